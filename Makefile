@@ -1,0 +1,65 @@
+# Every target works in a fresh clone: .venv is made from requirements.lock when it is missing or older than the lock.
+PYTHON ?= python3
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export PYTHONPATH := $(CURDIR)
+# Neither DVC nor Prefect reports how it is used.
+export DVC_NO_ANALYTICS := 1
+export DO_NOT_TRACK := 1
+
+.PHONY: demo test test-host bench lint format lock clean host host-stop
+
+demo: $(VENV)/.installed
+	dvc repro
+	@echo
+	@echo "Audio     $$(ls samples/*.wav | wc -l) files, samples/*.wav"
+	@echo "Report    report/index.html, to open in a browser"
+	@echo "Pictures  samples/spectrograms.png (generated beside recorded), samples/waveforms.png, plots/training.png"
+	@echo "Metrics   metrics/train.json, metrics/evaluate.json, metrics/generate.json:"
+	@dvc metrics show
+
+test: $(VENV)/.installed
+	python -m pytest -n auto --dist loadfile
+
+# Every claim of the README's performance table, measured against its reference; on an idle machine.
+bench: $(VENV)/.installed
+	python -m bench.all
+
+# A real server, workers and deployments in a clone with small parameters; some minutes.
+test-host: $(VENV)/.installed
+	python -m pytest -m host
+
+# A Prefect server on loopback (unless PREFECT_API_URL names one), work pools, deployments, workers; see docs/scheduling.md.
+host: $(VENV)/.installed
+	python -m pipeline.host up
+
+host-stop: $(VENV)/.installed
+	python -m pipeline.host down
+
+lint: $(VENV)/.installed
+	ruff format --check .
+	ruff check .
+	mypy
+
+format: $(VENV)/.installed
+	ruff format .
+	ruff check --fix .
+
+# The virtual environment, exactly as locked. A Python without ensurepip (bare Debian) still has a way: its own pip.
+$(VENV)/.installed: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with make PYTHON=..."; exit 1; }
+	@$(PYTHON) -m venv $(VENV) 2>/dev/null || $(PYTHON) -m venv --without-pip $(VENV)
+	@$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m pip --version >/dev/null 2>&1 \
+	  || { echo "No pip: install python3-venv (Debian: apt-get install python3-venv) and try again"; exit 1; }
+	@if $(VENV)/bin/python -m pip --version >/dev/null 2>&1; then pip="$(VENV)/bin/python -m pip"; else pip="$(PYTHON) -m pip --python $(VENV)/bin/python"; fi; \
+	  echo "Installing the locked packages into $(VENV) (once) ..."; \
+	  $$pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@touch $@
+
+# Resolve the dependencies of pyproject.toml anew.
+lock:
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  --extra dev --output-file requirements.lock pyproject.toml
+
+clean:
+	rm -rf $(VENV)
