@@ -1,0 +1,203 @@
+"""The sections of ``params.yaml`` as frozen, validated models.
+
+Nothing heavy is imported here, so that a wrong value is reported before any work and any slow import.
+"""
+
+import math
+from pathlib import Path
+from typing import Annotated, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+# A float field takes a whole number too, never a string, NaN or infinity.
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+TIER_NAME = r"^tier-[1-9][0-9]*$"
+
+
+class ParamsError(ValueError):
+    """A setting that cannot be used; the message is one line and names the key."""
+
+
+class Section(BaseModel):
+    """A section of ``params.yaml``: immutable, no unknown keys, no silent conversion of types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Corpus(Section):
+    path: str = Field(min_length=1)
+
+
+class Demo(Section):
+    seed: int = Field(ge=0, lt=2**32)
+    minutes: Finite = Field(ge=0.05, le=600)
+    files: int = Field(ge=1, le=1000)
+    sample_rate: int = Field(ge=8000, le=192000)
+
+
+class Downsample(Section):
+    sample_rate: int = Field(ge=1000, le=192000)
+    min_seconds: Finite = Field(ge=0)
+    max_rejected: Finite = Field(ge=0, le=1)
+
+
+class Mel(Section):
+    n_fft: int = Field(ge=16, le=2**16)
+    hop_length: int = Field(ge=1)
+    n_mels: int = Field(ge=1)
+    fmin: Finite = Field(ge=0)
+    fmax: Finite = Field(gt=0)
+    floor: Finite = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.hop_length > self.n_fft:
+            raise ValueError(f"hop_length: {self.hop_length} is longer than n_fft {self.n_fft}, which leaves gaps")
+        if self.fmin >= self.fmax:
+            raise ValueError(f"fmin: {self.fmin} is not below fmax {self.fmax}")
+        return self
+
+
+class Slice(Section):
+    frames: int = Field(ge=1)
+    block_seconds: Finite = Field(gt=0)
+    valid: Finite = Field(gt=0, lt=1)
+    test: Finite = Field(gt=0, lt=1)
+    shard_rows: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.valid + self.test >= 1:
+            raise ValueError(f"valid: {self.valid} and test: {self.test} leave nothing to train on")
+        return self
+
+
+class Tier(Section):
+    layers: int = Field(ge=1)
+    hidden: int = Field(ge=1)
+
+
+class Model(Section):
+    mixture: int = Field(ge=1)
+    min_sigma: Finite = Field(gt=0, lt=1)
+    tiers: dict[Annotated[str, Field(pattern=TIER_NAME)], Tier] = Field(min_length=1, max_length=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        expected = [f"tier-{i + 1}" for i in range(len(self.tiers))]
+        if sorted(self.tiers, key=lambda name: int(name.removeprefix("tier-"))) != expected:
+            raise ValueError(f"tiers: {', '.join(self.tiers)} should be {', '.join(expected)}")
+        return self
+
+
+class Train(Section):
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    learning_rate: Finite = Field(gt=0)
+    momentum: Finite = Field(ge=0, lt=1)
+    halve_every: int = Field(ge=1)
+    clip_norm: Finite = Field(gt=0)
+    average: Finite = Field(ge=0, lt=1)
+    seed: int = Field(ge=0, lt=2**32)
+
+
+class Evaluate(Section):
+    batch_size: int = Field(ge=1)
+    baseline_frames: int = Field(ge=10)
+
+
+class Generate(Section):
+    count: int = Field(ge=1)
+    frames: int = Field(ge=2)  # one frame has no duration
+    temperature: Finite = Field(ge=0)
+    seed: int = Field(ge=0, lt=2**32)
+    griffin_lim_iterations: int = Field(ge=1)
+
+
+class Report(Section):
+    recordings: int = Field(ge=1, le=100)
+    licence: str
+
+
+class Params(Section):
+    """All of ``params.yaml``."""
+
+    corpus: Corpus
+    demo: Demo
+    downsample: Downsample
+    mel: Mel
+    slice: Slice
+    model: Model
+    train: Train
+    evaluate: Evaluate
+    generate: Generate
+    report: Report
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check_mel(self.mel, self.downsample.sample_rate)
+        return self
+
+
+def mel_edges(mel: Mel) -> np.ndarray:
+    """Edges of the triangular bands in Hz on Slaney's mel scale, as librosa lays them; shape (n_mels + 2,)."""
+    linear, log_step, knee = 200.0 / 3, math.log(6.4) / 27, 1000.0
+
+    def to_mel(hz: float) -> float:
+        return hz / linear if hz < knee else knee / linear + math.log(hz / knee) / log_step
+
+    mels = np.linspace(to_mel(mel.fmin), to_mel(mel.fmax), mel.n_mels + 2)
+    return np.where(mels < knee / linear, mels * linear, knee * np.exp(log_step * (mels - knee / linear)))
+
+
+def check_mel(mel: Mel, sample_rate: int) -> None:
+    """Raise :class:`ValueError` for bands above Nyquist or too narrow to hold a single FFT bin."""
+    if mel.fmax > sample_rate / 2:
+        raise ValueError(
+            f"mel.fmax: {mel.fmax} is above the Nyquist frequency {sample_rate / 2} of sample rate {sample_rate}"
+        )
+    edges = mel_edges(mel)
+    bins = np.arange(mel.n_fft // 2 + 1) * sample_rate / mel.n_fft
+    # A triangle is zero at its edges: a bin counts only strictly inside.
+    inside = np.searchsorted(bins, edges[2:], side="left") - np.searchsorted(bins, edges[:-2], side="right")
+    if (inside < 1).any():
+        band = int(np.argmax(inside < 1))
+        raise ValueError(
+            f"mel.n_mels: {mel.n_mels} is more than n_fft {mel.n_fft} resolves: "
+            f"band {band} ({edges[band]:.0f} to {edges[band + 2]:.0f} Hz) holds no FFT bin"
+        )
+
+
+def load_params(path: Path) -> Params:
+    """Read and validate a parameter file.
+
+    Raises
+    ------
+    ParamsError
+        One line naming the file, the key, its value and what was expected.
+    """
+    try:
+        # YAML 1.2, as DVC reads it: 1e-3 is a number and `on` is a word.
+        content = YAML(typ="safe").load(path)
+    except OSError as error:
+        raise ParamsError(f"{path}: cannot be read: {error.strerror}") from error
+    except YAMLError as error:
+        raise ParamsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        raise ParamsError(f"{path}: {'; '.join(_describe(item) for item in error.errors())}") from error
+
+
+def _describe(item: ErrorDetails) -> str:
+    key = ".".join(str(part) for part in item["loc"])
+    message = item["msg"].removeprefix("Value error, ")
+    value = item["input"]
+    if item["type"] == "value_error":  # a check of ours: its message starts with the rest of the key and has the value
+        return f"{key}.{message}".lstrip(".")
+    given = "" if item["type"] == "missing" else f" (it is {value!r})"
+    return f"{key}: {message}{given}"

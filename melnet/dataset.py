@@ -1,0 +1,159 @@
+"""From shards to normalised batches: a seeded, shuffled stream for training and a plain one for evaluation.
+
+Both hold a bounded number of slices in memory, whatever the size of the data set.
+"""
+
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from melnet.shards import Shards
+
+# Slices shuffled together, and so held in memory: 400 MB of 50 x 32.
+WINDOW_ROWS = 65536
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Per-band mean, standard deviation and range of the train split's log-mel values, each (bands,) float32."""
+
+    mean: np.ndarray
+    std: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """From the JSON that the stage ``slice`` writes."""
+        return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Self:
+        return cls(*(np.array(content[field.name], np.float32) for field in fields(cls)))
+
+    def to_dict(self) -> dict[str, list[float]]:
+        # float() of a float32 prints digits it does not have, but gives the same float32 when read back.
+        return {field.name: getattr(self, field.name).tolist() for field in fields(self)}
+
+    def normalise(self, log_mel: np.ndarray) -> np.ndarray:
+        """Zero mean and unit deviation per band; (..., bands) float32."""
+        return (log_mel - self.mean) / self.std
+
+    def denormalise(self, x: np.ndarray) -> np.ndarray:
+        """The inverse: natural-log mel power."""
+        return x * self.std + self.mean
+
+
+def batches(shards: Shards, normalisation: Normalisation, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """All slices in their order, once: batches (batch_size, frames, bands) and weights (batch_size,).
+
+    The last batch is filled up with zeros of weight 0, so that all have one shape and a compiled step serves all.
+    """
+    slices = (mel for group in range(len(shards.groups)) for mel in shards.read_group(group))
+    for batch in _batched(slices, batch_size):
+        yield _filled(normalisation.normalise(batch), batch_size)
+
+
+def shuffled_batches(
+    shards: Shards,
+    normalisation: Normalisation,
+    batch_size: int,
+    *,
+    seed: int,
+    first_epoch: int = 0,
+    window_rows: int = WINDOW_ROWS,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Epoch after epoch without end, each in an order that depends on nothing but ``seed`` and the epoch's number.
+
+    Row groups are shuffled over the whole data set, then read in windows of at least ``window_rows`` slices, which are
+    shuffled in memory: up to one window the shuffle is uniform. An epoch has :func:`steps_per_epoch` batches, the last
+    one filled up with slices of weight 0.
+    """
+    epoch = first_epoch
+    while True:
+        rng = np.random.default_rng([seed, epoch])
+        windows = _windows(shards, rng.permutation(len(shards.groups)).tolist(), window_rows)
+        for batch in _batched(_mixed(windows, rng), batch_size):
+            yield _filled(normalisation.normalise(batch), batch_size)
+        epoch += 1
+
+
+def steps_per_epoch(rows: int, batch_size: int) -> int:
+    """Batches that hold all rows, the last one perhaps not full."""
+    return -(-rows // batch_size)
+
+
+def draw(shards: Shards, count: int, *, seed: int) -> np.ndarray:
+    """At most ``count`` slices at random, from as few row groups as hold them; log-mel (n, frames, bands)."""
+    rng = np.random.default_rng(seed)
+    window = next(_windows(shards, rng.permutation(len(shards.groups)).tolist(), count))
+    return np.stack([window[i] for i in np.sort(rng.permutation(len(window))[:count])])
+
+
+class Passage(NamedTuple):
+    """A stretch of a recording."""
+
+    recording: str
+    start_frame: int
+    log_mel: np.ndarray  # (frames, bands)
+
+
+def passages(shards: Shards, count: int, frames: int) -> list[Passage]:
+    """The first stretches of ``frames`` frames of a recording, joined from neighbouring slices.
+
+    At most ``count``, all of one length: shorter, but at least a slice, where no recording is that long.
+    """
+    length = shards.settings.frames
+    runs: list[Passage] = []
+    last: tuple[str, int] | None = None
+    wanted = -(-frames // length)
+    positions = shards.positions()
+    for group in range(len(shards.groups)):
+        for mel in shards.read_group(group):
+            recording, start = next(positions)
+            if last != (recording, start - length) or len(runs[-1].log_mel) >= wanted * length:
+                runs.append(Passage(recording, start, mel))
+            else:
+                runs[-1] = runs[-1]._replace(log_mel=np.concatenate([runs[-1].log_mel, mel]))
+            last = (recording, start)
+        if sum(len(run.log_mel) >= wanted * length for run in runs) >= count:
+            break
+    longest = max(len(run.log_mel) for run in runs)
+    return [run._replace(log_mel=run.log_mel[:frames]) for run in runs if len(run.log_mel) == longest][:count]
+
+
+def _windows(shards: Shards, order: list[int], rows: int) -> Iterator[list[np.ndarray]]:
+    """At least ``rows`` slices at a time, whole row groups; views of what was read, so that nothing is held twice."""
+    window: list[np.ndarray] = []
+    for group in order:
+        window.extend(shards.read_group(group))
+        if len(window) >= rows:
+            yield window
+            window = []
+    if window:
+        yield window
+
+
+def _mixed(windows: Iterator[list[np.ndarray]], rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """The slices of each window in random order."""
+    for window in windows:
+        for i in rng.permutation(len(window)).tolist():
+            yield window[i].copy()  # a view would keep its whole row group in memory
+        window.clear()  # before the next one is read, not after
+
+
+def _batched(slices: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """``size`` slices (frames, bands) at a time as (size, frames, bands), the last time fewer."""
+    while batch := list(itertools.islice(slices, size)):
+        yield np.array(batch)
+
+
+def _filled(batch: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    missing = size - len(batch)
+    weights = np.repeat(np.array([1, 0], np.float32), [len(batch), missing])
+    return np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), batch.dtype)]) if missing else batch, weights

@@ -1,0 +1,203 @@
+"""Training one tier: compile, fit, keep the best epoch, continue after a kill.
+
+The state of a training lies in one file that is replaced at the end of every epoch. It carries a fingerprint of
+everything the training depends on: only a run with the same fingerprint continues from it, and since the order of the
+batches depends on nothing but seed and epoch, it ends with the weights it would have had undisturbed.
+"""
+
+import itertools
+import json
+import sys
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from melnet.config import Train
+from melnet.dataset import Normalisation, batches, shuffled_batches, steps_per_epoch
+from melnet.files import written
+from melnet.model.lstm import Tensor
+from melnet.model.mixture import MixtureLoss, negative_log_likelihood
+from melnet.model.tier import Tier
+from melnet.shards import Shards
+
+Epoch = dict[str, float]
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss is no longer a number."""
+
+
+class Progress(keras.callbacks.Callback):
+    """Saves the whole state of a training at the end of every epoch, and restores it.
+
+    ``history`` has one entry per finished epoch: ``epoch`` (from 1), ``loss`` and ``val_loss`` (nats per element, the
+    latter with the averaged weights) and ``learning_rate``. ``best`` are the averaged weights of the best epoch.
+    """
+
+    def __init__(self, path: Path, fingerprint: str) -> None:
+        super().__init__()
+        self.path, self.fingerprint = path, fingerprint
+        self.history: list[Epoch] = []
+        self.best: list[np.ndarray] = []
+        self._validated: list[np.ndarray] = []
+        self._found = self._read()
+
+    @property
+    def best_epoch(self) -> Epoch:
+        return min(self.history, key=lambda epoch: epoch["val_loss"])
+
+    def _read(self) -> dict[str, list[np.ndarray]]:
+        """The arrays that an earlier run with this fingerprint left, and its history; nothing if there is none."""
+        try:
+            with np.load(self.path, allow_pickle=False) as state:
+                about = json.loads(str(state["about"]))
+                if about["fingerprint"] != self.fingerprint:
+                    return {}
+                groups = {name: [state[f"{name}-{i}"] for i in range(n)] for name, n in about["arrays"].items()}
+        except FileNotFoundError:
+            return {}
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            # The file is replaced whole, so this is damage from outside; training again loses only time.
+            print(f"{self.path}: cannot be read ({error}); training starts afresh", file=sys.stderr)
+            return {}
+        self.history, self.best = about["history"], groups["best"]
+        return groups
+
+    def restore(self, model: keras.Model) -> None:
+        """Set the weights and the optimizer of a compiled model to what was found."""
+        if self._found:
+            model.set_weights(self._found["current"])
+            for variable, value in zip(model.optimizer.variables, self._found["optimizer"], strict=True):
+                variable.assign(value)
+            self._found = {}
+
+    def forget(self) -> None:
+        """Remove the file, once the result of the training is safe elsewhere."""
+        self.path.unlink(missing_ok=True)
+
+    def on_test_end(self, logs: dict[str, float] | None = None) -> None:
+        self._validated = self.model.get_weights()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        logs = logs or {}
+        columns = {"loss": "nll", "val_loss": "val_nll", "learning_rate": "learning_rate"}
+        self.history.append({"epoch": epoch + 1, **{name: float(logs[key]) for name, key in columns.items()}})
+        if self.best_epoch is self.history[-1]:
+            self.best = self._validated
+        self._save()
+
+    def _save(self) -> None:
+        groups = {
+            "current": self.model.get_weights(),
+            "optimizer": [ops.convert_to_numpy(variable) for variable in self.model.optimizer.variables],
+            "best": self.best,
+        }
+        about = {
+            "fingerprint": self.fingerprint,
+            "history": self.history,
+            "arrays": {name: len(arrays) for name, arrays in groups.items()},
+        }
+        arrays = {f"{name}-{i}": array for name, group in groups.items() for i, array in enumerate(group)}
+        with written(self.path) as temporary:
+            np.savez(temporary, about=json.dumps(about), **arrays)
+
+
+class StopAtNaN(keras.callbacks.Callback):
+    """Ends a training whose loss is no longer finite; what :class:`Progress` saved before stays."""
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        loss = (logs or {}).get("loss", 0.0)
+        if not np.isfinite(loss):
+            rate = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
+            raise TrainingDiverged(
+                f"the loss became {loss} at step {batch + 1} of the epoch, at learning rate {rate:g}: "
+                "lower train.learning_rate or train.clip_norm"
+            )
+
+
+def compile_tier(tier: Tier, settings: Train) -> None:
+    """RMSprop with momentum on the mixture's negative log-likelihood, in one XLA-compiled step.
+
+    A moving average of the weights is kept beside them. The last steps of so large a momentum lie about a minimum, and
+    their mean nearer to it: it is better than any of them, and samples from it run astray less.
+    """
+
+    def nll(y_true: Tensor, y_pred: Tensor) -> Tensor:
+        return ops.mean(negative_log_likelihood(y_true, y_pred, tier.min_sigma), axis=(1, 2))
+
+    tier.compile(
+        optimizer=keras.optimizers.RMSprop(
+            settings.learning_rate,
+            momentum=settings.momentum,
+            global_clipnorm=settings.clip_norm,
+            use_ema=True,
+            ema_momentum=settings.average,
+        ),
+        loss=MixtureLoss(tier.min_sigma),
+        # The loss that Keras reports is a mean over batches; this one is over slices, so a last batch that is not full
+        # counts by what it holds.
+        weighted_metrics=[keras.metrics.MeanMetricWrapper(nll, name="nll")],
+        jit_compile=True,
+    )
+    tier.optimizer.build(tier.trainable_variables)
+
+
+def fit(
+    tier: Tier,
+    train: Shards,
+    valid: Shards,
+    normalisation: Normalisation,
+    settings: Train,
+    progress: Progress,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> None:
+    """Train for ``settings.epochs`` epochs, from where ``progress`` left off; the best epoch's weights stay.
+
+    Raises
+    ------
+    TrainingDiverged
+        If the loss becomes infinite or not a number.
+    """
+    compile_tier(tier, settings)
+    progress.restore(tier)
+    first = len(progress.history)
+    if first < settings.epochs:
+        stream = shuffled_batches(train, normalisation, settings.batch_size, seed=settings.seed, first_epoch=first)
+        tier.fit(
+            _with_targets(stream),
+            shuffle=False,
+            steps_per_epoch=steps_per_epoch(len(train), settings.batch_size),
+            validation_data=_with_targets(
+                itertools.chain.from_iterable(
+                    batches(valid, normalisation, settings.batch_size) for _ in itertools.count()
+                )
+            ),
+            validation_steps=steps_per_epoch(len(valid), settings.batch_size),
+            initial_epoch=first,
+            epochs=settings.epochs,
+            verbose=1 if sys.stdout.isatty() else 2,
+            callbacks=[
+                StopAtNaN(),
+                keras.callbacks.LearningRateScheduler(lambda epoch, _: learning_rate(settings, epoch)),
+                progress,
+                # After `progress`, which so finds the averaged weights in the model at the end of a validation.
+                keras.callbacks.SwapEMAWeights(),
+                *callbacks,
+            ],
+        )
+    tier.set_weights(progress.best)
+
+
+def learning_rate(settings: Train, epoch: int) -> float:
+    """The rate of an epoch counted from 0: halved after every ``halve_every`` epochs."""
+    return settings.learning_rate * 0.5 ** (epoch // settings.halve_every)
+
+
+def _with_targets(stream: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[Any, Any, Any]]:
+    for batch, weights in stream:
+        yield batch, batch, weights
