@@ -1,0 +1,44 @@
+"""Synthesise the built-in corpus, songs of one singing voice: data/demo/song-*.wav.
+
+Writes demo.files songs as 16-bit mono WAV at demo.sample_rate. Together they last demo.minutes and a little more, since
+each ends with a whole phrase. The same settings give the same bytes; a song depends on its number, not on the others.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+
+from melnet.config import Demo, Params
+from melnet.files import written_folder
+from melnet.progress import progress
+from melnet.voice import song
+from stages.common import main
+
+DEMO = Path("data/demo")
+
+
+def demo(params: Params) -> None:
+    """Write ``data/demo``, complete or not at all."""
+    settings = params.demo
+    digits = max(2, len(str(settings.files)))
+    with written_folder(DEMO) as folder:
+        seconds = sum(
+            write_song(folder / f"song-{number:0{digits}}.wav", settings, number)
+            for number in progress(range(1, settings.files + 1), total=settings.files, label="demo", unit="files")
+        )
+    print(f"{settings.files} songs, {seconds / 60:.2f} minutes, in {DEMO}")
+
+
+def write_song(path: Path, settings: Demo, number: int) -> float:
+    """Write song ``number`` phrase by phrase; return its length in seconds."""
+    rng = np.random.default_rng((settings.seed, number))
+    phrases = song(rng, settings.minutes * 60 / settings.files, settings.sample_rate)
+    with sf.SoundFile(path, "w", settings.sample_rate, channels=1, subtype="PCM_16") as file:
+        for phrase in phrases:
+            file.write(phrase)
+        return file.frames / settings.sample_rate
+
+
+if __name__ == "__main__":
+    main(demo, __doc__)

@@ -1,0 +1,141 @@
+"""Turn the corpus into mono recordings at one rate: corpus.path -> data/24k/**.flac and data/24k/manifest.parquet.
+
+Every file below corpus.path is tried, whatever its name; what libsndfile reads becomes the mean of its channels at
+downsample.sample_rate, 24-bit FLAC, at the same relative path. manifest.parquet has one row per file: one that cannot
+be used (not audio, truncated, damaged, empty, all zeros, NaN or infinite samples, shorter than
+downsample.min_seconds) is listed there with its reason, and the rest goes on. The stage fails if no file can be used,
+or if more than downsample.max_rejected of the files are rejected; rejected files that are hidden or not named like
+audio (notes, covers, labels) are listed, but do not count in that share. Hidden folders are passed over. Links to files
+inside the corpus are followed; other links are rejected.
+"""
+
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from melnet.audio import convert, inspect
+from melnet.config import Downsample, Params
+from melnet.files import written_folder
+from melnet.intact import NotAudio, UnusableAudio
+from stages.common import CLEAN, StageError, main
+from stages.corpus import MANIFEST, SCHEMA, UNREADABLE, named_audio, output_names, text, walk
+from stages.parallel import parallel
+
+LISTED = 20  # rejected files that a message names
+
+
+@dataclass(frozen=True)
+class Job:
+    source: Path
+    name: str  # of the source, below the corpus, as the manifest has it
+    problem: str | None  # why not even to open it
+    folder: Path
+    output: str  # below the folder
+    settings: Downsample
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the manifest."""
+
+    path: str
+    status: str
+    output: str | None = None
+    reason: str | None = None
+    source_rate: int | None = None
+    channels: int | None = None
+    seconds_in: float | None = None
+    seconds_out: float | None = None
+    peak: float | None = None
+    rms: float | None = None
+    gain: float | None = None
+
+
+def downsample(params: Params) -> None:
+    """Write ``data/24k``; raise :class:`StageError` if the corpus is missing, holds nothing usable or too much else."""
+    corpus, settings = Path(params.corpus.path), params.downsample
+    _check_folders(corpus)
+    found = sorted(walk(corpus), key=lambda item: text(item.path))
+    if not found:
+        raise StageError(f"corpus.path: {corpus} holds no files")
+    outputs = output_names([item.path for item in found])
+    with written_folder(CLEAN) as folder:
+        jobs = (
+            Job(corpus / item.path, text(item.path), item.problem, folder, output, settings)
+            for item, output in zip(found, outputs, strict=True)
+        )
+        rows = list(parallel(convert_file, jobs, total=len(found), label="downsample", unit="files"))
+        used = [row for row in rows if row.status == "ok"]
+        rejected = [row for row in rows if row.status == "rejected" and named_audio(Path(row.path))]
+        if not used:
+            raise StageError(f"corpus.path: no usable recording in {corpus}; {_listing(rows)}")
+        share = len(rejected) / (len(rejected) + len(used))
+        if share > settings.max_rejected:
+            limit = f"more than downsample.max_rejected: {settings.max_rejected}"
+            raise StageError(f"{share:.0%} of the recordings in {corpus} are rejected, {limit}; {_listing(rejected)}")
+        pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows], SCHEMA), folder / MANIFEST)
+    if rejected:
+        print(_listing(rejected), file=sys.stderr)
+    others = len(rows) - len(used) - len(rejected)
+    print(
+        f"{len(used)} files used, {len(rejected)} rejected, {others} others passed over: "
+        f"{sum(row.seconds_in or 0 for row in used) / 3600:.2f} h in, "
+        f"{sum(row.seconds_out or 0 for row in used) / 3600:.2f} h out, in {CLEAN}"
+    )
+
+
+def _check_folders(corpus: Path) -> None:
+    if not corpus.is_dir():
+        raise StageError(f"corpus.path: {corpus} is not a folder" + ("" if corpus.exists() else "; it does not exist"))
+    source, target = corpus.resolve(), CLEAN.resolve()
+    if source.is_relative_to(target) or target.is_relative_to(source):
+        raise StageError(f"corpus.path: {corpus} and the output folder {CLEAN} lie inside each other")
+
+
+def _listing(rejected: list[Row]) -> str:
+    """One line per file; names with control characters as Python writes them."""
+    lines = [f"  {row.path if row.path.isprintable() else repr(row.path)}: {row.reason}" for row in rejected[:LISTED]]
+    if len(rejected) > LISTED:
+        lines.append(f"  and {len(rejected) - LISTED} more")
+    return "\n".join(["rejected:", *lines])
+
+
+def convert_file(job: Job) -> Row:
+    """Convert one file, or say why not."""
+    if job.problem is not None:
+        return Row(job.name, "rejected", reason=job.problem)
+    try:
+        return _convert(job)
+    except UnusableAudio as error:
+        suffix = job.source.suffix.lower()
+        foreign = isinstance(error, NotAudio) and suffix in UNREADABLE
+        reason = f"audio of a kind that cannot be read ({suffix}); convert it to FLAC or WAV" if foreign else str(error)
+        return Row(job.name, "rejected", reason=reason)
+
+
+def _convert(job: Job) -> Row:
+    source = inspect(job.source)
+    if source.seconds < job.settings.min_seconds:
+        raise UnusableAudio(f"shorter than downsample.min_seconds {job.settings.min_seconds}: {source.seconds:.3f} s")
+    target = job.folder / job.output
+    target.parent.mkdir(parents=True, exist_ok=True)
+    levels = convert(source, target, job.settings.sample_rate)
+    return Row(
+        job.name,
+        "ok",
+        output=job.output,
+        source_rate=source.sample_rate,
+        channels=source.channels,
+        seconds_in=source.seconds,
+        seconds_out=levels.samples / job.settings.sample_rate,
+        peak=levels.peak,
+        rms=levels.rms,
+        gain=levels.gain,
+    )
+
+
+if __name__ == "__main__":
+    main(downsample, __doc__)

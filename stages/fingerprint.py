@@ -1,0 +1,34 @@
+"""A digest of everything a stage depends on, by which an interrupted run knows its own unfinished work."""
+
+import hashlib
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from pydantic import BaseModel
+from ruamel.yaml import YAML
+
+PIPELINE = Path("dvc.yaml")
+# Their versions can change the numbers a training arrives at.
+LIBRARIES = ("keras", "tensorflow", "numpy")
+
+
+def fingerprint(stage: str, sections: list[BaseModel]) -> str:
+    """Hash the files that ``dvc.yaml`` names as a stage's dependencies, its parameters and the libraries."""
+    digest = hashlib.sha256(f"python {sys.version_info[:2]}".encode())
+    for library in LIBRARIES:
+        digest.update(f"{library} {version(library)}\n".encode())
+    for section in sections:
+        digest.update(f"{type(section).__name__} {section.model_dump_json()}\n".encode())
+    dependencies = YAML(typ="safe").load(PIPELINE)["stages"][stage]["deps"]
+    for path in (path for dependency in dependencies for path in _files(Path(dependency))):
+        digest.update(f"{path.as_posix()}\n".encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    return sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)

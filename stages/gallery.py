@@ -1,0 +1,92 @@
+"""What the report plays: samples, and recordings of the test split with their copy synthesis."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from melnet.audio import read_mono, write_wav
+from melnet.config import Generate, Mel
+from melnet.dataset import Passage, passages
+from melnet.inversion import mel_to_audio
+from melnet.shards import Shards
+from melnet.spectrogram import log_mel
+from melnet.tracks import colour_range, inversion_error, outline, save_spectrogram, time_ticks
+from stages.common import CLEAN, SAMPLES, StageError
+from stages.corpus import MANIFEST
+
+OUTLINE_BINS = 300
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Audio and the spectrogram to show for it."""
+
+    group: str  # generated or recorded
+    title: str  # of the piece and of its other versions
+    version: str
+    slug: str  # names its files
+    signal: np.ndarray  # (samples,)
+    log_mel: np.ndarray  # (frames, bands)
+    error: float | None  # nats, of a signal made from a spectrogram
+
+
+@dataclass(frozen=True)
+class Track:
+    """A piece as the page shows it."""
+
+    piece: Piece
+    seconds: float
+    outline: str
+    ticks: list[float]
+
+
+def pieces(settings: Generate, recordings: int, test: Shards) -> list[Piece]:
+    """All samples, then recordings and copies; raise :class:`StageError` if samples or recordings are missing."""
+    found = passages(test, recordings, settings.frames)
+    return [*_samples(test.settings.mel, test.settings.sample_rate), *_recorded(found, settings, test)]
+
+
+def write(folder: Path, pieces: list[Piece], sample_rate: int) -> tuple[list[Track], tuple[float, float]]:
+    """Write audio/*.wav and pictures/*.png below ``folder``; give the tracks and the range of their colours."""
+    limits = colour_range([piece.log_mel for piece in pieces])
+    tracks = []
+    for piece in pieces:
+        write_wav(folder / "audio" / f"{piece.slug}.wav", piece.signal, sample_rate, normalise=True)
+        save_spectrogram(folder / "pictures" / f"{piece.slug}.png", piece.log_mel, limits)
+        seconds = len(piece.signal) / sample_rate
+        shape = outline(piece.signal / max(float(np.abs(piece.signal).max()), 1e-9), OUTLINE_BINS)
+        tracks.append(Track(piece, seconds, shape, time_ticks(seconds)))
+    return tracks, limits
+
+
+def _samples(mel: Mel, sample_rate: int) -> Iterator[Piece]:
+    path = SAMPLES / "spectrograms.parquet"
+    if not path.is_file():
+        raise StageError(f"{path} does not exist; the stage generate makes it")
+    table = pq.read_table(path)
+    frames = json.loads(table.schema.metadata[b"melnet"])["frames"]
+    for name, values in zip(table["sample"].to_pylist(), table["mel"], strict=True):
+        sung = np.array(values.values).reshape(frames, mel.n_mels)
+        signal = read_mono(SAMPLES / f"{name}.wav")
+        yield Piece("generated", name, "sample", name, signal, sung, inversion_error(signal, sung, mel, sample_rate))
+
+
+def _recorded(found: list[Passage], settings: Generate, test: Shards) -> Iterator[Piece]:
+    """Each passage as recorded, and its copy synthesis: log-mel and back."""
+    mel, sample_rate = test.settings.mel, test.settings.sample_rate
+    table = pq.read_table(CLEAN / MANIFEST, columns=["path", "output"])
+    files = dict(zip(table["path"].to_pylist(), table["output"].to_pylist(), strict=True))
+    mels = np.stack([passage.log_mel for passage in found])
+    copies = mel_to_audio(mels, mel, sample_rate, settings.griffin_lim_iterations, settings.seed)
+    for i, (passage, copy) in enumerate(zip(found, copies, strict=True)):
+        start = passage.start_frame * mel.hop_length
+        title = f"{passage.recording} at {start / sample_rate:.1f} s"
+        signal = read_mono(CLEAN / files[passage.recording], start, len(copy))
+        yield Piece("recorded", title, "recording", f"recording-{i:02d}", signal, passage.log_mel, None)
+        again = log_mel(copy, mel, sample_rate)
+        error = inversion_error(copy, passage.log_mel, mel, sample_rate)
+        yield Piece("recorded", title, "copy synthesis", f"copy-{i:02d}", copy, again, error)

@@ -1,0 +1,108 @@
+"""One page to hear and judge a run: report/index.html; and the model card models/README.md.
+
+The page opens from the file system and from any static server, and loads nothing from elsewhere. It plays the samples
+and report.recordings recordings of the test split beside their copy synthesis (log-mel spectrogram and back), and shows
+training curves, metrics, the corpus, all settings and the hashes of data and model. What depends on git (the commit,
+the metrics of the last commit) is in report/run.js, which DVC passes over (.dvcignore): the rest is the same for the
+same run, in every clone.
+"""
+
+import json
+import shutil
+from collections.abc import Hashable
+from dataclasses import asdict
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from ruamel.yaml import YAML
+
+from melnet.config import Params, mel_edges
+from melnet.files import written, written_folder
+from melnet.shards import ShardError, Shards
+from melnet.split import SPLITS
+from melnet.tracks import OUTLINE_HEIGHT, colour_steps, frequency_ticks
+from stages import gallery, summary
+from stages.common import CLEAN, METRICS, MODELS, SAMPLES, SHARDS, StageError, main
+from stages.versions import flat, head, metrics, output_hashes
+
+REPORT = Path("report")
+CARD = MODELS / "README.md"
+PAGE = Path(__file__).with_name("page")
+ASSETS = ("page.css", "page.js", "uPlot.iife.min.js", "uPlot.min.css", "uPlot.LICENSE")
+
+
+def report(params: Params) -> None:
+    """Write page and card; raise :class:`StageError` if what they show is missing or damaged."""
+    try:
+        shards = {split: Shards(SHARDS / split) for split in SPLITS}
+        pieces = gallery.pieces(params.generate, params.report.recordings, shards["test"])
+        content = _content(params, shards)
+    except ShardError as error:
+        raise StageError(str(error)) from error
+    settings = shards["test"].settings
+    with written_folder(REPORT) as folder:
+        tracks, limits = gallery.write(folder, pieces, settings.sample_rate)
+        groups = {
+            name: [list(versions) for _, versions in groupby(group, key=lambda track: track.piece.title)]
+            for name, group in groupby(tracks, key=lambda track: track.piece.group)
+        }
+        content |= {
+            "groups": groups,
+            "longest": max(track.seconds for track in tracks),
+            "limits": limits,
+            "colours": colour_steps(9),
+            "hz": frequency_ticks(mel_edges(settings.mel)),
+            "outline": (gallery.OUTLINE_BINS, OUTLINE_HEIGHT),
+        }
+        (folder / "index.html").write_text(_rendered("index.html.j2", content), encoding="utf-8")
+        run = json.dumps(head(list(content["metrics"])), indent=2)
+        (folder / "run.js").write_text(f"window.melnetRun = {run};\n", encoding="utf-8")
+        for name in ASSETS:
+            shutil.copyfile(PAGE / name, folder / name)
+    with written(CARD) as temporary:
+        temporary.write_text(_rendered("card.md.j2", content), encoding="utf-8")
+    print(f"{REPORT / 'index.html'}: {len(tracks)} tracks; {CARD}")
+
+
+def _content(params: Params, shards: dict[str, Shards]) -> dict[str, Any]:
+    """What page and card say in numbers and words."""
+    defaults = flat(YAML(typ="safe").load(PAGE / "defaults.yaml"))
+    settings = flat(params.model_dump())
+    # Not the card, nor anything else that this stage makes: its own last hash would be part of the next.
+    models = sorted(path for path in MODELS.glob("*") if path != CARD)
+    return {
+        "params": params,
+        "settings": {key: (value, defaults.get(key)) for key, value in settings.items()},
+        "changed": [key for key, value in settings.items() if defaults.get(key) != value],
+        "hashes": output_hashes([CLEAN, SHARDS, *models, SAMPLES]),
+        "metrics": metrics(),
+        "meanings": {name: asdict(metric) for name, metric in summary.METRICS.items()},
+        "curves": _curves(", ".join(params.model.tiers)),
+        "corpus": summary.corpus(shards),
+    }
+
+
+def _curves(tiers: str) -> dict[str, dict[Hashable, list[float]]]:
+    """The columns of each metrics/history-TIER.csv by its tier; history.csv is that of all tiers."""
+    files = sorted(METRICS.glob("history*.csv"))
+    return {path.stem.removeprefix("history").lstrip("-") or tiers: pd.read_csv(path).to_dict("list") for path in files}
+
+
+def _rendered(template: str, content: dict[str, Any]) -> str:
+    """A template of stages/page with everything escaped that HTML would take for markup; Markdown stays as it is."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(PAGE),
+        autoescape=lambda name: name is not None and name.endswith(".html.j2"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(template).render(content)
+
+
+if __name__ == "__main__":
+    main(report, __doc__)
