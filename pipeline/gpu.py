@@ -1,0 +1,56 @@
+"""Which GPUs this host has, and the one that a task may use."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from prefect.concurrency.sync import concurrency
+from prefect.settings import get_current_settings
+
+from pipeline.lock import Claim, claimed
+
+LIMIT = "gpu"  # Prefect's global concurrency limit: as many slots as GPUs, one on a host without
+
+
+class GpuError(RuntimeError):
+    """The GPUs of this host cannot be listed."""
+
+
+def devices() -> list[str]:
+    """The GPUs that may be used: those of CUDA_VISIBLE_DEVICES where it is set, else all of the host's, by UUID."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [device.strip() for device in visible.split(",") if device.strip() not in ("", "-1")]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    listed = subprocess.run(["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"], capture_output=True, text=True)
+    if listed.returncode:
+        # Not an empty list: on a GPU host whose driver is broken, training would silently take weeks.
+        raise GpuError(
+            f"nvidia-smi: {listed.stdout.strip()} {listed.stderr.strip()}; "
+            "set CUDA_VISIBLE_DEVICES to an empty value to run on the CPU"
+        )
+    return listed.stdout.split()
+
+
+@contextmanager
+def pinned(holder: str, log: Callable[[str], object]) -> Iterator[dict[str, str]]:
+    """Wait for a slot of the global limit and a GPU that no other run has; the variables that pin a stage to it."""
+    log(f"asking for a slot of the global limit {LIMIT!r}")
+    # A training outlasts a server that is away for a while: losing the lease must not end it. The claim below still
+    # keeps others off the GPU.
+    with concurrency(LIMIT, occupy=1, strict=True, raise_on_lease_renewal_failure=False):
+        folder = get_current_settings().home / "gpus"
+        choices = [
+            Claim(f"GPU {device}", folder / f"{device.replace('/', '-')}.lock", "MELNET_GPU", device)
+            for device in devices()
+        ]
+        if not choices:
+            log("this host has no GPU: the slot stands for its CPU")
+            yield {"CUDA_VISIBLE_DEVICES": ""}
+            return
+        with claimed(choices, holder, log) as claim:
+            log(f"using {claim.what}")
+            yield {"CUDA_VISIBLE_DEVICES": claim.value, **claim.mark}

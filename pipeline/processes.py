@@ -1,0 +1,30 @@
+"""Finding processes by what is in their environment, and ending whole families of them."""
+
+from contextlib import suppress
+
+import psutil
+
+GRACE = 8.0  # s for processes to end before they are killed
+
+
+def marked(variable: str, value: str) -> list[psutil.Process]:
+    """Processes in whose environment a variable has a value."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(variable) == value:
+                found.append(process)
+        except psutil.Error:  # it has just ended, or is another user's and so no stage of ours
+            continue
+    return found
+
+
+def end(process: psutil.Process) -> None:
+    """End a process and its descendants: first asked to, then killed."""
+    with suppress(psutil.NoSuchProcess):  # it ended by itself meanwhile
+        family = [process, *process.children(recursive=True)]
+        for signalled in (psutil.Process.terminate, psutil.Process.kill):
+            for member in family:
+                with suppress(psutil.NoSuchProcess):
+                    signalled(member)
+            _, family = psutil.wait_procs(family, timeout=GRACE)
