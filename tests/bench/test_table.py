@@ -1,0 +1,32 @@
+"""The README's performance table is what was measured."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench.all import RESULTS
+from bench.table import table
+
+README = Path(__file__).parents[2] / "README.md"
+BEGIN, END = "<!-- bench -->\n", "\n<!-- /bench -->"
+
+
+def test_a_table():
+    claim = {"module": "graph", "name": "start", "value": 1.234, "unit": "s", "target": "at most 1", "met": False}
+    lines = table(
+        {
+            "machine": {"processor": "a CPU", "cores": 2},
+            "versions": {"python": "3.11"},
+            "claims": [claim | {"spread": [1.0, 2.0]}],
+        }
+    ).splitlines()
+    assert lines[2] == "| start | 1.23 s (1 to 2) | at most 1 s | **no** | `bench.graph` |"
+    assert lines[-1] == "Measured on 2 cores of a CPU, with python 3.11."
+
+
+@pytest.mark.skipif(not RESULTS.exists(), reason="make bench has not been run yet")
+def test_the_readme_shows_the_results():
+    text = README.read_text(encoding="utf-8")
+    shown = text.partition(BEGIN)[2].partition(END)[0]
+    assert shown == table(json.loads(RESULTS.read_text(encoding="utf-8")))

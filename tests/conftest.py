@@ -1,0 +1,107 @@
+"""What all tests share: a quiet TensorFlow, one seeded generator, and a finished run to report on."""
+
+import json
+import os
+from pathlib import Path
+
+# Before anything imports TensorFlow.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import pytest
+import soundfile
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[1]
+MARKUP = "<img src=x onerror=alert(1)>"
+SMALL = {
+    "corpus": {"path": "corpus"},
+    "slice": {"frames": 40, "block_seconds": 2.0, "test": 0.4},
+    "generate": {"count": 3, "frames": 80, "griffin_lim_iterations": 2},
+    "report": {"recordings": 2},
+}
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20190604)
+
+
+def glide(seconds, sample_rate=24000):
+    """A tone with harmonics that glides up and down."""
+    time = np.arange(round(seconds * sample_rate)) / sample_rate
+    phase = 2 * np.pi * np.cumsum(300 + 100 * np.sin(2 * time)) / sample_rate
+    return sum(0.2 / k * np.sin(k * phase) for k in (1, 2, 3, 5, 8))
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory):
+    """A folder as the graph leaves it before `report`, of a corpus with markup in its names; not to be changed.
+
+    The samples and metrics are made up: nothing is trained.
+    """
+    from melnet.config import load_params
+    from stages.downsample import downsample
+    from stages.slice import slice_recordings
+
+    folder = tmp_path_factory.mktemp("finished")
+    yaml = YAML()
+    content = yaml.load(ROOT / "params.yaml")
+    for section, values in SMALL.items():
+        content[section].update(values)
+    yaml.dump(content, folder / "params.yaml")
+    (folder / "corpus").mkdir()
+    for name, seconds in ((f"{MARKUP}.wav", 24), ("song.wav", 12)):
+        soundfile.write(folder / "corpus" / name, glide(seconds), 24000)
+    (folder / "corpus" / f"no audio {MARKUP}.mp3").write_text("words")
+    params = load_params(folder / "params.yaml")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for stage in ("downsample", "slice"):  # starting processes takes longer than this little work
+            patch.setattr(f"stages.{stage}.parallel", lambda function, items, **_: map(function, items))
+        downsample(params)
+        slice_recordings(params)
+        make_samples(params)
+        make_metrics()
+    return folder
+
+
+def make_samples(params):
+    """Samples as `generate` leaves them, made of recorded spectrograms."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from melnet.audio import write_wav
+    from melnet.dataset import draw
+    from melnet.inversion import mel_to_audio
+    from melnet.shards import Shards
+
+    mels = draw(Shards(Path("data/shards/train")), 2 * params.generate.count, seed=0)
+    mels = mels.reshape(params.generate.count, params.generate.frames, params.mel.n_mels)
+    audio = mel_to_audio(mels, params.mel, params.downsample.sample_rate, iterations=2, seed=0)
+    names = [f"sample-{i:02d}" for i in range(len(mels))]
+    for name, signal in zip(names, audio, strict=True):
+        write_wav(Path("samples") / f"{name}.wav", signal, params.downsample.sample_rate, normalise=True)
+    table = pa.table({"sample": names, "mel": list(mels.reshape(len(mels), -1))})
+    metadata = {"melnet": json.dumps({"frames": params.generate.frames})}
+    pq.write_table(table.replace_schema_metadata(metadata), "samples/spectrograms.parquet")
+
+
+def make_metrics():
+    metrics = {
+        "evaluate": {"nll": -0.5, "baseline_band_nll": 1.0, "baseline_previous_frame_nll": 0.1, "floored": 0.25},
+        "generate": {
+            "frechet": 20.0,
+            "frechet_train": 6.0,
+            "frechet_band_baseline": 80.0,
+            "log_mel_error_copy": 0.125,
+            "log_mel_error_generated": 0.375,
+        },
+        "train": {"best_epoch": 2, "loss": -0.4, "val_loss": -0.3},
+    }
+    Path("metrics").mkdir()
+    for name, values in metrics.items():
+        Path(f"metrics/{name}.json").write_text(json.dumps(values))
+    Path("metrics/history.csv").write_text(
+        "epoch,loss,val_loss,learning_rate\n1,1.5,1.25,0.001\n2,-0.4,-0.3,0.001\n3,-0.45,0.125,0.0005\n"
+    )

@@ -1,0 +1,118 @@
+"""Every wrong value is refused by name, in one line."""
+
+from pathlib import Path
+
+import librosa
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+
+from melnet.config import Mel, ParamsError, check_mel, load_params, mel_edges
+
+ROOT = Path(__file__).parents[2]
+
+
+def changed(tmp_path, change):
+    yaml = YAML()
+    content = yaml.load(ROOT / "params.yaml")
+    change(content)
+    yaml.dump(content, tmp_path / "params.yaml")
+    return tmp_path / "params.yaml"
+
+
+def test_the_projects_own_parameters_are_valid_and_immutable():
+    params = load_params(ROOT / "params.yaml")
+    assert params.mel.n_mels == 32
+    with pytest.raises(ValidationError):
+        params.mel.n_mels = 64
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("mel", "fmax", 12000.5),
+        ("mel", "fmax", 200.0),
+        ("mel", "fmin", -1.0),
+        ("mel", "n_mels", 500),
+        ("mel", "n_mels", 0),
+        ("mel", "n_fft", 64),
+        ("mel", "hop_length", 4096),
+        ("mel", "floor", 0.0),
+        ("slice", "frames", 0),
+        ("slice", "frames", "50"),
+        ("slice", "frames", 50.5),
+        ("slice", "frames", True),
+        ("slice", "valid", 0.95),
+        ("slice", "test", 0.0),
+        ("model", "mixture", 0),
+        ("model", "min_sigma", 0.0),
+        ("model", "tiers", {}),
+        ("model", "tiers", {"tier-2": {"layers": 1, "hidden": 1}}),
+        ("model", "tiers", {1: {"layers": 1, "hidden": 1}}),
+        ("train", "learning_rate", "fast"),
+        ("train", "learning_rate", float("nan")),
+        ("train", "momentum", 1.0),
+        ("train", "halve_every", 0),
+        ("train", "average", 1.0),
+        ("train", "epochs", None),
+        ("downsample", "max_rejected", 1.5),
+        ("generate", "temperature", -0.1),
+        ("generate", "temprature", 1.0),
+        ("corpus", "path", ""),
+    ],
+)
+def test_a_wrong_value_is_named(tmp_path, section, key, value):
+    path = changed(tmp_path, lambda content: content[section].update({key: value}))
+    with pytest.raises(ParamsError) as error:
+        load_params(path)
+    message = str(error.value)
+    assert message.startswith(f"{path}: {section}.")
+    assert "\n" not in message
+    if section != "mel" or key not in ("n_fft", "fmax"):  # checks of several values name the first of them
+        assert key in message
+
+
+@pytest.mark.parametrize("section", ["corpus", "mel", "train"])
+def test_a_missing_or_unknown_section_is_named(tmp_path, section):
+    with pytest.raises(ParamsError, match=rf"{section}: Field required"):
+        load_params(changed(tmp_path, lambda content: content.pop(section)))
+    with pytest.raises(ParamsError, match=r"extra: "):
+        load_params(changed(tmp_path, lambda content: content.update(extra={})))
+
+
+@pytest.mark.parametrize("text", ["mel: [", "", "- 1", "\t"])
+def test_a_file_that_is_no_mapping_is_named(tmp_path, text):
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(ParamsError, match=r"params\.yaml"):
+        load_params(tmp_path / "params.yaml")
+    with pytest.raises(ParamsError, match=r"none\.yaml: cannot be read"):
+        load_params(tmp_path / "none.yaml")
+
+
+def test_numbers_are_read_as_dvc_reads_them(tmp_path):
+    """YAML 1.2: 1e-3 is a number, and a whole number will do for a fraction."""
+    path = tmp_path / "params.yaml"
+    path.write_text((ROOT / "params.yaml").read_text().replace("7.0e-4", "1e-3").replace("fmin: 300.0", "fmin: 300"))
+    params = load_params(path)
+    assert params.train.learning_rate == 1e-3
+    assert params.mel.fmin == 300
+
+
+@pytest.mark.filterwarnings("ignore:Empty filters")
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 200), st.floats(0, 4000), st.floats(100, 11000), st.sampled_from([256, 512, 1000, 2048]))
+def test_mel_edges_and_resolution_are_librosas(n_mels, fmin, width, n_fft):
+    mel = Mel(n_fft=n_fft, hop_length=64, n_mels=n_mels, fmin=fmin, fmax=min(fmin + width, 12000.0), floor=1e-5)
+    edges = librosa.mel_frequencies(n_mels + 2, fmin=mel.fmin, fmax=mel.fmax)
+    np.testing.assert_allclose(mel_edges(mel), edges, rtol=1e-9, atol=1e-9)
+    weights = librosa.filters.mel(
+        sr=24000, n_fft=n_fft, n_mels=n_mels, fmin=mel.fmin, fmax=mel.fmax, norm=None, dtype=np.float64
+    )
+    if (weights.max(axis=1) > 1e-9).all():
+        check_mel(mel, 24000)
+    elif (weights.max(axis=1) == 0).any():
+        with pytest.raises(ValueError, match="holds no FFT bin"):
+            check_mel(mel, 24000)

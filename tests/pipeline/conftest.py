@@ -1,0 +1,48 @@
+"""A repository with a small graph of its own, shaped as the project's."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pipeline import graph
+
+DVC_YAML = """
+stages:
+  first:
+    cmd: python first.py
+    deps: [first.py, corpus]
+    params: [first.words]
+    outs: [out/first.txt]
+  train:
+    matrix: {tier: [tier-1, tier-2]}
+    cmd: python -c "from pathlib import Path; Path('out/${item.tier}.txt').write_text('${item.tier}')"
+    deps: [out/first.txt]
+    outs:
+      - out/${item.tier}.txt
+  last:
+    cmd: python -c "from pathlib import Path; Path('score.json').write_text('{\\"loss\\":1.5}')"
+    deps: [out/tier-1.txt, out/tier-2.txt]
+    metrics:
+      - score.json: {cache: false}
+"""
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    """A repository whose stages take no time."""
+    root = tmp_path / "workspace"
+    root.mkdir()
+    (root / "dvc.yaml").write_text(DVC_YAML)
+    (root / "first.py").write_text(
+        "from pathlib import Path\nprint('singing')\nPath('out/first.txt').write_text('la')\n"
+    )
+    (root / "params.yaml").write_text("first:\n  words: 2  # of the song\n")
+    (root / "corpus").write_text("la la")
+    (root / "out").mkdir()
+    (root / ".gitignore").write_text("/corpus\n")
+    for command in (["git", "init", "-q"], graph.command("init", "-q"), ["git", "add", "-A"]):
+        subprocess.run(command, cwd=root, check=True)
+    identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+    subprocess.run(["git", *identity, "commit", "-qm", "start"], cwd=root, check=True)
+    return root

@@ -1,0 +1,47 @@
+"""Artifacts: keys that Prefect takes, tables, links to the version that was made."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline import artifacts
+from pipeline.graph import Output
+
+
+def test_keys_are_what_prefect_takes() -> None:
+    assert artifacts.key("train@tier-2") == "train-tier-2"
+    assert artifacts.key("metrics", "sub/dvc.yaml:Train") == "metrics-sub-dvc-yaml-train"
+
+
+@pytest.mark.parametrize(("size", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (2.5e9, "2.5 GB")])
+def test_sizes_are_readable(size: float, text: str) -> None:
+    assert artifacts.readable(size) == text
+
+
+def test_table_says_where_each_output_is() -> None:
+    outputs = [Output("models/a.h5", "1a", 10, 1, cached=True), Output("metrics/a.json", "2b", 20, 1, cached=False)]
+    *_, weights, metrics = artifacts.versions_table(outputs, "store (s3://b)").splitlines()
+    assert weights == "| models/a.h5 | `1a` | 10 B | 1 | store (s3://b) |"
+    assert metrics == "| metrics/a.json | `2b` | 20 B | 1 | kept by Git |"
+    assert "not pushed" in artifacts.versions_table(outputs, "")
+
+
+def test_links_keep_showing_the_version_they_were_made_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples/a.png").write_bytes(b"old")
+    (tmp_path / "samples/a.wav").write_bytes(b"la")
+    served = tmp_path / "served"
+    monkeypatch.setenv("MELNET_FILES", str(served))
+    monkeypatch.setenv("MELNET_FILES_URL", "http://127.0.0.1:4201")
+    lines = artifacts.links(tmp_path, [Output("samples", "3c.dir", 5, 2, cached=True)])
+    (tmp_path / "samples/a.png").write_bytes(b"new")
+    assert "![samples/a.png](http://127.0.0.1:4201/3c/a.png)" in lines
+    assert (served / "3c/a.png").read_bytes() == b"old"
+
+
+def test_without_a_file_server_links_are_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MELNET_FILES", raising=False)
+    (tmp_path / "curve.png").touch()
+    (tmp_path / "weights.h5").touch()
+    outputs = [Output("curve.png", "1a", 0, 1, cached=True), Output("weights.h5", "1b", 0, 1, cached=True)]
+    assert artifacts.links(tmp_path, outputs) == ["", f"[curve.png](file://{tmp_path}/curve.png)"]

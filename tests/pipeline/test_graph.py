@@ -1,0 +1,154 @@
+"""The graph of a folder: plan, staleness, running, errors, versions; on a small dvc.yaml of its own."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipeline import graph
+from pipeline.processes import end, marked
+
+LA = hashlib.md5(b"la", usedforsecurity=False).hexdigest()
+
+
+def run(root: Path, stage: str, log: Callable[[str], object] = print) -> bool:
+    return graph.reproduce(root, stage, force=False, variables={}, log=log)
+
+
+def test_plan_holds_what_a_target_needs_in_order(workspace: Path) -> None:
+    assert list(graph.plan(workspace, "train@tier-2")) == ["first", "train@tier-2"]
+    assert list(graph.plan(workspace, "train")) == ["first", "train@tier-1", "train@tier-2"]
+    assert graph.plan(workspace, None) == {
+        "first": [],
+        "train@tier-1": ["first"],
+        "train@tier-2": ["first"],
+        "last": ["train@tier-1", "train@tier-2"],
+    }
+
+
+def test_plan_names_stages_alike_from_any_folder(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert list(graph.plan(workspace, "first")) == ["first"]
+
+
+def test_unknown_target_is_named_with_the_stages_there_are(workspace: Path) -> None:
+    with pytest.raises(graph.UnknownTarget, match=r"'tain'.*first, last, train@tier-1, train@tier-2"):
+        graph.plan(workspace, "tain")
+
+
+def test_inputs_are_what_no_stage_makes(workspace: Path) -> None:
+    assert graph.inputs(workspace) == ["corpus", "first.py", "params.yaml"]
+
+
+def test_a_stage_runs_once_and_its_versions_are_read(workspace: Path) -> None:
+    lines: list[str] = []
+    assert "out/first.txt" in graph.changes(workspace, "first")
+    assert run(workspace, "first", lines.append)
+    assert "singing" in lines
+    assert not any("git add" in line for line in lines)
+    assert graph.changes(workspace, "first") == ""
+    assert graph.outputs(workspace, "first") == [graph.Output("out/first.txt", LA, size=2, files=1, cached=True)]
+
+
+def test_outputs_of_an_earlier_run_are_restored_without_work(workspace: Path) -> None:
+    run(workspace, "first")
+    (workspace / "out/first.txt").unlink()
+    assert not run(workspace, "first")
+    assert (workspace / "out/first.txt").read_text() == "la"
+
+
+def test_a_failed_stage_is_told_in_its_own_words(workspace: Path) -> None:
+    (workspace / "first.py").write_text("import sys; print('tuning'); sys.exit('corpus/a.wav: not audio')")
+    with pytest.raises(graph.StageFailed) as failed:
+        run(workspace, "first")
+    assert str(failed.value) == "first: tuning\ncorpus/a.wav: not audio"
+
+
+@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
+def test_a_killed_stage_is_told_with_its_signal(workspace: Path, shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHELL", shell)  # DVC runs stages in it
+    (workspace / "first.py").write_text("import os; os.kill(os.getpid(), 9)")
+    with pytest.raises(graph.StageFailed, match="killed by SIGKILL"):
+        run(workspace, "first")
+
+
+def test_a_lock_of_another_process_is_busy(workspace: Path) -> None:
+    (workspace / "first.py").write_text(
+        "import time; from pathlib import Path\nPath('began').touch(); time.sleep(60)\n"
+    )
+    with subprocess.Popen(graph.command("repro", "first"), cwd=workspace, env=graph.environment()) as other:
+        try:
+            while not (workspace / "began").exists():
+                assert other.poll() is None
+            with pytest.raises(graph.Busy, match=f"PID {other.pid}"):
+                run(workspace, "first")
+        finally:
+            end(psutil.Process(other.pid))
+
+
+def test_no_stage_outlives_a_log_that_fails(workspace: Path) -> None:
+    (workspace / "first.py").write_text("import time; print('singing'); time.sleep(60)")
+
+    def log(line: str) -> None:
+        if line == "singing":
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        graph.reproduce(workspace, "first", force=False, variables={"MELNET_TEST_RUN": str(workspace)}, log=log)
+    assert marked("MELNET_TEST_RUN", str(workspace)) == []
+
+
+def test_metrics_and_their_difference(workspace: Path) -> None:
+    assert graph.metrics(workspace) == {}
+    for stage in graph.plan(workspace, "last"):
+        run(workspace, stage)
+    assert graph.metrics(workspace) == {"score.json": {"loss": 1.5}}
+    assert "| score.json | loss" in graph.metrics_difference(workspace)
+
+
+def test_push_tells_the_network_from_other_errors(workspace: Path) -> None:
+    run(workspace, "first")
+    assert graph.default_remote(workspace) == ""
+    subprocess.run(
+        graph.command("remote", "add", "-d", "store", "http://127.0.0.1:9/nobody"), cwd=workspace, check=True
+    )
+    with pytest.raises(graph.RemoteUnreachable, match="Cannot connect to host"):
+        graph.push(workspace, "first", print)
+    blocked = workspace / "file"
+    blocked.touch()
+    subprocess.run(graph.command("remote", "modify", "store", "url", str(blocked / "below")), cwd=workspace, check=True)
+    with pytest.raises(graph.PushFailed):
+        graph.push(workspace, "first", print)
+
+
+def test_push_reaches_the_default_remote(workspace: Path, tmp_path: Path) -> None:
+    run(workspace, "first")
+    subprocess.run(graph.command("remote", "add", "-d", "store", str(tmp_path / "store")), cwd=workspace, check=True)
+    assert graph.default_remote(workspace) == f"store ({tmp_path / 'store'})"
+    graph.push(workspace, "first", print)
+    assert (tmp_path / "store/files/md5" / LA[:2] / LA[2:]).read_text() == "la"
+
+
+def test_environment_puts_this_python_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin")
+    assert graph.environment()["PATH"] == f"{Path(sys.executable).parent}{os.pathsep}/usr/bin"
+
+
+def test_terminal_lines_know_what_will_be_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "log").write_bytes("one\r\n\x1b[31mtwo\x1b[0m\n\r 10%|█  |\r 20%|██ |\nend".encode())
+    with (tmp_path / "log").open("rb") as stream:
+        lines = list(graph.terminal_lines(stream))
+    assert lines == [("one", True), ("two", False), (" 10%|█  |", True), (" 20%|██ |", False), ("end", False)]
+
+
+def test_progress_is_calmed_and_nothing_else() -> None:
+    times = iter([0.0, 1.0, 31.0, 31.0, 32.0])
+    lines = [("10%", True), ("20%", True), ("a line", False), ("30%", True)]
+    assert list(graph.calmed(iter(lines), clock=lambda: next(times), seconds=30.0)) == ["20%", "a line"]

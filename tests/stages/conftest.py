@@ -1,0 +1,75 @@
+"""A small workspace with shards, and what the stages after `slice` make of them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ruamel.yaml import YAML
+
+from melnet.config import load_params
+from melnet.moments import Moments
+from melnet.shards import Settings, ShardWriter
+
+ROOT = Path(__file__).parents[2]
+SMALL = {
+    "slice": {"frames": 10},
+    "model": {"mixture": 2, "tiers": {"tier-1": {"layers": 1, "hidden": 6}}},
+    "train": {"epochs": 2, "batch_size": 8},
+    "generate": {"count": 2, "frames": 12, "griffin_lim_iterations": 2},
+}
+
+
+def write_params(folder, changes):
+    """The project's own params.yaml with some values changed."""
+    yaml = YAML()
+    content = yaml.load(ROOT / "params.yaml")
+    for section, values in changes.items():
+        content[section].update(values)
+    yaml.dump(content, folder / "params.yaml")
+    return load_params(folder / "params.yaml")
+
+
+def write_shards(folder, params, counts):
+    """Slow waves with noise and some silence, as `slice` would leave them."""
+    rng = np.random.default_rng(0)
+    frames, bands = params.slice.frames, params.mel.n_mels
+    settings = Settings(frames=frames, sample_rate=params.downsample.sample_rate, mel=params.mel)
+    for split, count in counts.items():
+        time = np.arange(count * frames).reshape(count, frames, 1)
+        mels = 3 * np.sin(0.3 * time + 0.2 * np.arange(bands)) - 4 + 0.3 * rng.normal(size=(count, frames, bands))
+        mels[rng.random(mels.shape) < 0.1] = np.log(params.mel.floor)
+        mels = mels.astype(np.float32)
+        with ShardWriter(folder / split, settings, 1000) as writer:
+            writer.write("wave.wav", np.arange(count) * frames, mels)
+        if split == "train":
+            moments = Moments.of(mels)
+    columns = {name: getattr(moments, name).tolist() for name in ("mean", "std", "low", "high")}
+    (folder / "normalisation.json").write_text(json.dumps(columns))
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A workspace after `train`, and its parameters; not to be changed."""
+    from stages.train import train
+
+    folder = tmp_path_factory.mktemp("workspace")
+    shutil.copy(ROOT / "dvc.yaml", folder)
+    for code in ("melnet", "stages"):
+        (folder / code).symlink_to(ROOT / code)
+    params = write_params(folder, SMALL)
+    write_shards(folder / "data/shards", params, {"train": 40, "valid": 12, "test": 20})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        train(params)
+    return folder, params
+
+
+@pytest.fixture
+def workspace(trained, tmp_path, monkeypatch):
+    """A copy of it to work in, which is the current directory."""
+    folder, params = trained
+    shutil.copytree(folder, tmp_path / "copy", symlinks=True)
+    monkeypatch.chdir(tmp_path / "copy")
+    return params

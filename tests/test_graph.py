@@ -1,0 +1,209 @@
+"""The real graph, small: from recordings to audio with `dvc repro`, in clones of this project."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[1]
+SMALL = {
+    "demo": {"minutes": 0.6, "files": 3},
+    "slice": {"frames": 20, "block_seconds": 3.0},
+    "model": {"mixture": 2, "tiers": {"tier-1": {"layers": 1, "hidden": 8}}},
+    "train": {"epochs": 2},
+    "generate": {"count": 2, "frames": 30, "griffin_lim_iterations": 2},
+}
+ENVIRONMENT = {
+    **os.environ,
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    "DVC_NO_ANALYTICS": "1",
+    **{f"GIT_{role}_{what}": "test" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+}
+
+
+def run(folder, *command):
+    result = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
+    assert result.returncode == 0, f"{' '.join(command)}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
+    return result.stdout
+
+
+def started(output):
+    """The stages that DVC says it runs."""
+    return re.findall(r"Running stage '([^']+)'", output)
+
+
+def stale(folder):
+    """The stages whose dependencies differ from the last run; those after them follow once these have run."""
+    return started(run(folder, "dvc", "repro", "--dry"))
+
+
+def clone(folder):
+    """This project as git has it, changes not yet committed included, with small parameters."""
+    files = run(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard").splitlines()
+    for name in files:
+        source = ROOT / name
+        if source.is_file() and not name.startswith(("metrics/", "dvc.lock", "tests/")):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, folder / name)
+    change(folder, SMALL)
+    run(folder, "git", "init", "--quiet")
+    run(folder, "git", "add", "--all")
+    run(folder, "git", "commit", "--quiet", "--message", "start")
+    return folder
+
+
+def change(folder, changes):
+    yaml = YAML()
+    content = yaml.load(folder / "params.yaml")
+    for section, values in changes.items():
+        content[section].update(values)
+    yaml.dump(content, folder / "params.yaml")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A clone in which the graph has run, and is committed."""
+    folder = clone(tmp_path_factory.mktemp("graph") / "first clone")
+    run(folder, "dvc", "repro")
+    run(folder, "git", "add", "--all")
+    run(folder, "git", "commit", "--quiet", "--message", "first run")
+    return folder
+
+
+@pytest.fixture
+def restored(project):
+    """The same, put back as it was after the test."""
+    yield project
+    run(project, "git", "checkout", "--quiet", ".")
+    run(project, "git", "clean", "--quiet", "--force")
+    run(project, "dvc", "checkout", "--quiet", "--force")
+
+
+PIPELINE = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+
+
+@pytest.mark.parametrize("stage", PIPELINE)
+def test_a_stage_depends_on_the_modules_it_imports(stage):
+    """No more, or edits would rerun it for nothing; no less, or its results would be stale."""
+    code = f"import sys, stages.{stage}; print(*(getattr(m, '__file__', None) for m in list(sys.modules.values())))"
+    output = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+    imported = {Path(name).relative_to(ROOT) for name in output.stdout.split() if name.startswith(f"{ROOT}/")}
+    code_folders = {Path("melnet/model"), Path("stages/page")}
+    imported = {path for path in imported if path.parts[0] in ("melnet", "stages") and path.name != "__init__.py"}
+    used = {path.parent if path.parent in code_folders else path for path in imported} | {Path(f"stages/{stage}.py")}
+    declared = {Path(path) for path in PIPELINE[stage]["deps"] if path.startswith(("melnet/", "stages/"))}
+    assert {path.as_posix() for path in declared - {Path("stages/page")}} == {path.as_posix() for path in used}
+
+
+def test_it_ends_in_audio_pictures_and_metrics(project):
+    for index in range(2):
+        info = soundfile.info(project / f"samples/sample-{index:02d}.wav")
+        assert (info.samplerate, info.frames) == (24000, 29 * 512)
+    for name in ("samples/spectrograms.png", "samples/waveforms.png", "plots/training.png"):
+        assert (project / name).read_bytes().startswith(b"\x89PNG")
+    assert "sample-01" in (project / "report/index.html").read_text()
+    assert (project / "models/README.md").read_text().startswith("# MelNet")
+    metrics = {
+        name: json.loads((project / f"metrics/{name}.json").read_text()) for name in ("train", "evaluate", "generate")
+    }
+    assert metrics["evaluate"]["nll"] < metrics["evaluate"]["baseline_band_nll"] + 1
+    assert metrics["generate"]["frechet_train"] < metrics["generate"]["frechet_band_baseline"]
+
+
+def test_git_sees_metrics_and_lock_and_no_data(project):
+    tracked = run(project, "git", "ls-files").splitlines()
+    assert {"dvc.lock", "metrics/train.json", "metrics/history.csv"} <= set(tracked)
+    assert not [
+        name
+        for name in tracked
+        if name.startswith(("data/", "models/", "samples/", "report/", "logs/", "checkpoints/"))
+    ]
+    assert run(project, "git", "status", "--porcelain") == ""
+
+
+def test_a_second_run_does_nothing(project):
+    assert stale(project) == []
+    assert started(run(project, "dvc", "repro")) == []
+
+
+def test_two_clones_arrive_at_the_same_lock_file(project, tmp_path):
+    twin = clone(tmp_path / "second")
+    run(twin, "git", "commit", "--quiet", "--allow-empty", "--message", "another commit")
+    run(twin, "dvc", "repro")
+    assert (twin / "dvc.lock").read_text() == (project / "dvc.lock").read_text()
+    # What the page says of git differs, and DVC does not see it.
+    assert '"commit": "' in (twin / "report/run.js").read_text()
+    assert (twin / "report/run.js").read_text() != (project / "report/run.js").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"train": {"learning_rate": 1e-3}}, "train"),
+        ({"mel": {"n_mels": 24}}, "slice"),
+        ({"generate": {"seed": 7}}, "generate"),
+        ({"evaluate": {"baseline_frames": 500}}, "evaluate"),
+        ({"downsample": {"min_seconds": 1.0}}, "downsample"),
+    ],
+)
+def test_a_setting_reruns_from_the_stage_that_uses_it(restored, changes, expected):
+    change(restored, changes)
+    # The report shows every setting.
+    assert stale(restored) == [expected, "report"]
+
+
+def test_another_recording_reruns_from_downsample(restored):
+    corpus = restored.parent / "corpus"
+    shutil.copytree(restored / "data/demo", corpus, dirs_exist_ok=True)
+    change(restored, {"corpus": {"path": "../corpus"}})
+    run(restored, "dvc", "repro", "slice")
+    before = splits(restored)
+    shutil.copy(corpus / "song-01.wav", corpus / "one more.wav")
+    assert stale(restored) == ["downsample", "report"]
+    assert started(run(restored, "dvc", "repro", "slice")) == ["downsample", "slice"]
+    after = splits(restored)
+    assert {recording for recording, _ in after} == {recording for recording, _ in before} | {"one more.wav"}
+    assert all(after[key] == split for key, split in before.items())
+
+
+def splits(folder):
+    from melnet.shards import Shards
+
+    names = ("train", "valid", "test")
+    return {key: split for split in names for key in Shards(folder / "data/shards" / split).positions()}
+
+
+def test_an_experiment_reruns_training_and_dvc_tells_the_difference(restored):
+    output = run(
+        restored, "dvc", "exp", "run", "--set-param", "train.epochs=1", "--set-param", "train.learning_rate=1e-3"
+    )
+    assert started(output) == ["train", "evaluate", "generate", "report"]
+    assert (restored / "metrics/history.csv").read_text().count("\n") == 2
+    difference = json.loads(run(restored, "dvc", "metrics", "diff", "--json"))
+    nll = difference["metrics/evaluate.json"]["nll"]
+    assert nll["old"] != nll["new"]
+    assert "metrics/train.json" in run(restored, "dvc", "metrics", "show")
+    page = restored / "dvc_plots/index.html"
+    assert page.as_uri() in run(restored, "dvc", "plots", "show")
+    text = page.read_text()
+    for title in ("Negative log-likelihood", "Learning rate", "spectrograms.png", "waveforms.png"):
+        assert title in text
+
+
+def test_versions_can_be_pushed_and_fetched(project, tmp_path):
+    run(project, "dvc", "remote", "add", "--local", "--force", "--default", "store", str(tmp_path / "store"))
+    run(project, "dvc", "push")
+    copy = tmp_path / "copy"
+    run(tmp_path, "git", "clone", "--quiet", str(project), str(copy))
+    run(copy, "dvc", "remote", "add", "--local", "--default", "store", str(tmp_path / "store"))
+    run(copy, "dvc", "pull")
+    name = "models/tier-1.weights.h5"
+    assert (copy / name).read_bytes() == (project / name).read_bytes()
+    assert stale(copy) == []
