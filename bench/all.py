@@ -1,0 +1,69 @@
+"""Run every benchmark, one after the other, and join what they claim in bench/results.json.
+
+The file holds the machine's kind (processor, cores), the versions of what was measured, and the claims of each module.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from bench.common import ENVIRONMENT, ROOT
+
+RESULTS = ROOT / "bench/results.json"
+NOT_BENCHMARKS = {"__init__", "all", "common", "table"}
+PACKAGES = ("numpy", "tensorflow", "keras", "librosa", "pyarrow")
+
+
+def main() -> None:
+    modules = sorted(path.stem for path in Path(__file__).parent.glob("*.py"))
+    claims = [
+        {"module": module, **claim}
+        for module in modules
+        if module not in NOT_BENCHMARKS and not module.startswith("_")
+        for claim in run(module)
+    ]
+    content = {"machine": machine(), "versions": versions(), "claims": claims}
+    RESULTS.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    missed = [claim["name"] for claim in claims if not claim["met"]]
+    print(f"{RESULTS.relative_to(ROOT)}: {len(claims)} claims, {len(claims) - len(missed)} met")
+    for name in missed:
+        print(f"NOT MET: {name}")
+
+
+def run(module: str) -> list[dict[str, object]]:
+    """Show what a benchmark prints; its claims, which are its last line."""
+    print(f"--- {module}", flush=True)
+    command = [sys.executable, "-m", f"bench.{module}"]
+    line = ""
+    with subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+    if process.returncode:
+        sys.exit(f"bench.{module} ended with status {process.returncode}")
+    claims: list[dict[str, object]] = json.loads(line)
+    return claims
+
+
+def machine() -> dict[str, object]:
+    """Processor and cores that these processes may use."""
+    return {"processor": _processor(), "cores": len(os.sched_getaffinity(0))}
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    names = [line.partition(":")[2].strip() for line in info.splitlines() if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that the figures depend on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+if __name__ == "__main__":
+    main()
