@@ -5,7 +5,7 @@ Nothing heavy is imported here, so that a wrong value is reported before any wor
 
 import math
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -79,19 +79,29 @@ class Slice(Section):
 class Tier(Section):
     layers: int = Field(ge=1)
     hidden: int = Field(ge=1)
+    feature_layers: int | None = Field(default=None, ge=1)
 
 
 class Model(Section):
+    cell: Literal["lstm", "gru"]
     mixture: int = Field(ge=1)
     min_sigma: Finite = Field(gt=0, lt=1)
-    tiers: dict[Annotated[str, Field(pattern=TIER_NAME)], Tier] = Field(min_length=1, max_length=1)
+    condition_on: Literal["singer"] | None
+    tiers: dict[Annotated[str, Field(pattern=TIER_NAME)], Tier] = Field(min_length=1, max_length=16)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         expected = [f"tier-{i + 1}" for i in range(len(self.tiers))]
-        if sorted(self.tiers, key=lambda name: int(name.removeprefix("tier-"))) != expected:
+        if self.tier_names != expected:
             raise ValueError(f"tiers: {', '.join(self.tiers)} should be {', '.join(expected)}")
+        if self.tiers["tier-1"].feature_layers is not None:
+            raise ValueError("tiers.tier-1.feature_layers: the first tier has no earlier ones to take features from")
         return self
+
+    @property
+    def tier_names(self) -> list[str]:
+        """In the order of their numbers."""
+        return sorted(self.tiers, key=lambda name: int(name.removeprefix("tier-")))
 
 
 class Train(Section):
@@ -114,6 +124,10 @@ class Generate(Section):
     count: int = Field(ge=1)
     frames: int = Field(ge=2)  # one frame has no duration
     temperature: Finite = Field(ge=0)
+    top_components: int | None = Field(ge=1)
+    singer: Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)] | None
+    prime: Annotated[str, Field(min_length=1)] | None
+    prime_seconds: Finite = Field(gt=0)
     seed: int = Field(ge=0, lt=2**32)
     griffin_lim_iterations: int = Field(ge=1)
 
@@ -140,7 +154,32 @@ class Params(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         check_mel(self.mel, self.downsample.sample_rate)
+        for key, size, divisor in zip(
+            ("slice.frames", "mel.n_mels"),
+            (self.slice.frames, self.mel.n_mels),
+            divisors(len(self.model.tiers)),
+            strict=True,
+        ):
+            check_divisible(key, size, divisor, len(self.model.tiers))
+        singer, count = self.generate.singer, self.generate.count
+        if singer is not None and self.model.condition_on is None:
+            raise ValueError(f"generate.singer: {singer!r} needs model.condition_on: singer")
+        if isinstance(singer, list) and len(singer) != count:
+            raise ValueError(f"generate.singer: {len(singer)} names for generate.count: {count} samples")
         return self
+
+
+def divisors(tiers: int) -> tuple[int, int]:
+    """What the numbers of frames and of bands have to be multiples of: even tiers halve frames, odd ones bands."""
+    return 2 ** (tiers // 2), 2 ** ((tiers - 1) // 2)
+
+
+def check_divisible(key: str, size: int, divisor: int, tiers: int) -> None:
+    """Raise :class:`ValueError` for a number of frames or bands that the tiers cannot split into halves evenly."""
+    if size % divisor:
+        below = size - size % divisor
+        nearest = f"{below} or {below + divisor}" if below else f"{divisor}"
+        raise ValueError(f"{key}: {size} is no multiple of {divisor}, as {tiers} tiers need; the nearest: {nearest}")
 
 
 def mel_edges(mel: Mel) -> np.ndarray:

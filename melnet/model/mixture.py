@@ -8,7 +8,7 @@ import math
 import keras
 from keras import ops
 
-from melnet.model.lstm import Tensor
+from melnet.model.recurrent import Tensor
 
 LOG_SQRT_2_PI = 0.5 * math.log(2 * math.pi)
 
@@ -30,7 +30,15 @@ def negative_log_likelihood(x: Tensor, parameters: Tensor, min_sigma: float) -> 
     return LOG_SQRT_2_PI - ops.logsumexp(log_weight - log_sigma - 0.5 * z * z, axis=-1)
 
 
-def sample(parameters: Tensor, uniform: Tensor, normal: Tensor, *, min_sigma: float, temperature: float) -> Tensor:
+def sample(
+    parameters: Tensor,
+    uniform: Tensor,
+    normal: Tensor,
+    *,
+    min_sigma: float,
+    temperature: float,
+    top_components: int | None = None,
+) -> Tensor:
     """Draw one value per element of parameters (..., 3 K) from noise given for it.
 
     At temperature T a component k is chosen with probability ∝ π_k^(1/T), and its density is raised to 1/T too, which
@@ -39,8 +47,13 @@ def sample(parameters: Tensor, uniform: Tensor, normal: Tensor, *, min_sigma: fl
     Parameters
     ----------
     uniform, normal : (...), draws from U(0, 1) and N(0, 1)
+    top_components
+        Only so many of the heaviest components are drawn from; None is all.
     """
     mean, log_sigma, log_weight = components(parameters, min_sigma)
+    if top_components is not None and top_components < mean.shape[-1]:
+        lightest = ops.top_k(log_weight, top_components)[0][..., -1:]
+        log_weight = ops.where(log_weight < lightest, -float("inf"), log_weight)
     if temperature == 0:
         chosen = ops.argmax(log_weight, axis=-1)
     else:

@@ -1,82 +1,207 @@
-"""A tier's order of elements, shown by gradients, and the agreement of its two passes."""
+"""A tier's order of elements, shown by gradients, and the agreement of its passes; for one tier and for many."""
 
 import numpy as np
 import pytest
 from keras import ops
 
 from melnet.backend import compiled, gradients
-from melnet.model.lstm import row
+from melnet.config import divisors
+from melnet.model.multiscale import shape, split, target_and_context
+from melnet.model.recurrent import row
 from melnet.model.tier import Tier
 
-FRAMES, BANDS, BATCH = 6, 5, 2
+BATCH, SINGERS = 2, 3
+FIRST = 3, 2  # frames and bands of the first tier; each later one doubles one of them, whatever the number of tiers
+# Numbers of tiers, their cells, and whether they are conditioned on singers.
+TIERS = [
+    (1, "lstm", False),
+    (1, "gru", True),
+    (2, "gru", True),
+    (3, "lstm", False),
+    (4, "gru", False),
+    (5, "lstm", True),
+    (6, "lstm", False),
+]
+MODELS = (1, 2, 3, 6)  # numbers of tiers in a model
 
 
-@pytest.fixture(scope="module")
-def tier():
-    tier = Tier(bands=BANDS, layers=2, hidden=8, components=3, min_sigma=0.02)
+def size(tiers):
+    """Frames and bands of whole spectrograms."""
+    return tuple(first * divisor for first, divisor in zip(FIRST, divisors(tiers), strict=True))
+
+
+def make_tier(number, cell="lstm", singers=False):
+    tier = Tier(
+        bands=shape(number, number, *size(number)).bands,
+        layers=2,
+        hidden=6,
+        components=3,
+        min_sigma=0.02,
+        cell=cell,
+        feature_layers=0 if number == 1 else 1,
+        singers=SINGERS if singers else 0,
+    )
     # Far from its small initial weights, so that every path carries weight.
     rng = np.random.default_rng(7)
     tier.set_weights([rng.normal(scale=0.5, size=w.shape).astype("float32") for w in tier.get_weights()])
     return tier
 
 
+def inputs(x, number, tiers):
+    """What a tier takes of whole spectrograms."""
+    target, context = target_and_context(x, number, tiers)
+    given = {"x": target, "singer": np.arange(x.shape[0], dtype=np.int32) % SINGERS}
+    return given if context is None else {**given, "context": context}
+
+
+@pytest.fixture(scope="module", params=TIERS, ids=str)
+def placed(request):
+    """A tier and its number."""
+    number, cell, singers = request.param
+    return make_tier(number, cell, singers), number
+
+
 @pytest.fixture(scope="module")
-def gradient(tier):
-    """Of any weighted sum of a tier's outputs with respect to its input."""
-    return gradients(lambda x, weights: ops.sum(tier(x) * weights))
+def gradient(placed):
+    """Of a weighted sum of a tier's outputs with respect to whole spectrograms of a number of tiers."""
+    tier, number = placed
+
+    def output(both, singer, weights):
+        given = {"x": both[0], "singer": singer} | ({"context": both[1]} if number > 1 else {})
+        return ops.sum(tier(given) * weights)
+
+    compiled_gradient = gradients(output)
+
+    def of_whole(x, weights, tiers):
+        given = inputs(x, number, tiers)
+        both = np.stack([given["x"], given.get("context", np.zeros_like(given["x"]))])
+        found = ops.convert_to_numpy(compiled_gradient(both, given["singer"], weights)[0])
+        whole = np.zeros_like(x)
+        for part, values in zip(target_and_context(whole, number, tiers), found, strict=True):  # views
+            if part is not None:
+                part[:] = values
+        return whole
+
+    return of_whole
 
 
-@pytest.mark.parametrize(("t", "f"), [(0, 0), (0, 3), (1, 0), (3, 0), (3, 2), (5, 4)])
-def test_an_element_depends_on_exactly_its_past(gradient, rng, t, f):
-    """Outside the context the gradient is exactly zero; inside it reaches every element (equation 1's ordering)."""
-    x = rng.normal(size=(1, FRAMES, BANDS)).astype("float32")
-    past = np.zeros((FRAMES, BANDS), bool)
-    past[:t] = True
-    past[t, :f] = True
-    for which in range(0, 9, 3):  # a mean, a deviation and a weight
-        one = np.zeros((1, FRAMES, BANDS, 9), "float32")
-        one[0, t, f, which] = 1
-        reached = ops.convert_to_numpy(gradient(x, one)[0])[0] != 0
-        np.testing.assert_array_equal(reached, past)
+def test_an_element_depends_on_exactly_what_comes_before_it(placed, gradient, rng):
+    """All of the earlier tiers, and of its own the frames before and the bands below: there the gradient is not zero.
+
+    It is exactly zero everywhere else, in later tiers and in the other spectrograms of a batch (sections 4 and 6).
+    """
+    number = placed[1]
+    frames, bands = shape(number, number, *size(number))
+    for t, f in {(0, 0), (0, bands - 1), (frames // 2, bands // 2), (frames - 1, 0), (frames - 1, bands - 1)}:
+        for which in range(0, 9, 3):  # a mean, a deviation and a weight
+            one = np.zeros((BATCH, frames, bands, 9), "float32")
+            one[0, t, f, which] = 1
+            for tiers in [tiers for tiers in MODELS if tiers >= number]:
+                x = rng.normal(size=(BATCH, *size(tiers))).astype("float32")
+                past = np.zeros(size(tiers), bool)
+                parts = split(past, tiers)  # views
+                for earlier in parts[: number - 1]:
+                    earlier[:] = True
+                parts[number - 1][:t] = True
+                parts[number - 1][t, :f] = True
+                reached = gradient(x, one, tiers) != 0
+                np.testing.assert_array_equal(reached[0], past)
+                assert not reached[1].any()
 
 
-def test_samples_of_a_batch_do_not_mix(gradient, rng):
-    x = rng.normal(size=(BATCH, FRAMES, BANDS)).astype("float32")
-    first = np.zeros((BATCH, FRAMES, BANDS, 9), "float32")
-    first[0] = 1
-    reached = ops.convert_to_numpy(gradient(x, first)[0]) != 0
-    assert not reached[1].any()
-    assert reached[0, :-1].all()
+@pytest.fixture(scope="module")
+def step(placed):
+    """Goes on by one given frame."""
+    tier = placed[0]
+    return compiled(
+        lambda carried, frame, condition: tier.frame_step(carried, lambda _, f: row(ops.transpose(frame), f), condition)
+    )
 
 
-def test_stepwise_pass_equals_teacher_forced_pass(tier, rng):
+def test_stepwise_pass_equals_teacher_forced_pass(placed, step, rng):
     """Fed the same values, sampling's carried state gives the mixtures of the parallel pass."""
-    x = rng.normal(size=(BATCH, FRAMES, BANDS)).astype("float32")
-    expected = ops.convert_to_numpy(compiled(tier)(x))
-    step = compiled(lambda carried, frame: tier.frame_step(carried, lambda _, f: row(ops.transpose(frame), f)))
+    tier, number = placed
+    given = inputs(rng.normal(size=(BATCH, *size(number))).astype("float32"), number, number)
+    expected = ops.convert_to_numpy(compiled(tier)(given))
+    condition = compiled(tier.condition)(given)
     carried = tier.initial(BATCH)
-    for t in range(FRAMES):
-        carried, parameters = step(carried, x[:, t])
+    for t in range(expected.shape[1]):
+        carried, parameters = step(carried, given["x"][:, t], tier.at_frame(condition, t))
         np.testing.assert_allclose(ops.convert_to_numpy(parameters), expected[:, t], atol=1e-4)
     assert np.abs(expected).max() > 0.5
 
 
-def test_drawn_frames_feed_themselves(tier, rng):
+def test_warming_with_a_beginning_equals_going_through_it_in_steps(placed, step, rng):
+    """One pass over known frames leaves the state that steps through them leave."""
+    tier, number = placed
+    given = inputs(rng.normal(size=(BATCH, *size(number))).astype("float32"), number, number)
+    known = given["x"].shape[1] - 1
+    condition = compiled(tier.condition)(given)
+    expected = tier.initial(BATCH)
+    for t in range(known):
+        expected, _ = step(expected, given["x"][:, t], tier.at_frame(condition, t))
+    beginning = {stack: added[:known] for stack, added in condition.items()}
+    carried = compiled(tier.warm)(given["x"][:, :known], beginning)
+    assert len(carried.time_delayed) == 2
+    assert len(carried.centralised) == (2 if number == 1 else 0)
+    np.testing.assert_array_equal(carried.frame, given["x"][:, known - 1])
+    for warmed, stepped in zip(
+        carried.time_delayed + carried.centralised, expected.time_delayed + expected.centralised, strict=True
+    ):
+        for a, b in zip(warmed, stepped, strict=True):
+            np.testing.assert_allclose(ops.convert_to_numpy(a), ops.convert_to_numpy(b), atol=1e-5)
+
+
+def test_drawn_frames_feed_themselves(rng):
     """Sampling equals the teacher-forced pass over its own output, so every drawn value was used as context."""
-    noise = rng.random(size=(FRAMES, BANDS, BATCH)).astype("float32")
+    tier = make_tier(1)
+    frames, bands = size(1)
+    noise = rng.random(size=(frames, bands, BATCH)).astype("float32")
     step = compiled(
         lambda carried, draws: tier.frame_step(carried, lambda parameters, f: parameters[:, 0] + row(draws, f))
     )
-    carried, frames, mixtures = tier.initial(BATCH), [], []
-    for t in range(FRAMES):
+    carried, drawn, mixtures = tier.initial(BATCH), [], []
+    for t in range(frames):
         carried, parameters = step(carried, noise[t])
-        frames.append(ops.convert_to_numpy(carried.frame))
+        drawn.append(ops.convert_to_numpy(carried.frame))
         mixtures.append(ops.convert_to_numpy(parameters))
-    expected = ops.convert_to_numpy(compiled(tier)(np.stack(frames, axis=1)))
+    expected = ops.convert_to_numpy(compiled(tier)({"x": np.stack(drawn, axis=1)}))
     np.testing.assert_allclose(np.stack(mixtures, axis=1), expected, atol=1e-4)
 
 
-def test_config_round_trip(tier):
+@pytest.mark.parametrize("number", [1, 2])
+def test_the_singer_reaches_every_stack(number, rng):
+    """Without any one of the projections of the embedding, a tier's output is another."""
+    tier = make_tier(number, singers=True)
+    given = inputs(rng.normal(size=(BATCH, *size(number))).astype("float32"), number, number)
+    mixtures = compiled(tier)
+    whole = ops.convert_to_numpy(mixtures(given))
+    projections = [weight for weight in tier.weights if "/singer_to_" in weight.path]
+    stacks = {"frame": 1, "features": 2}
+    assert len(projections) == 3
+    assert all(
+        f"singer_to_{stack}" in "".join(w.path for w in projections) for stack, n in stacks.items() if n == number
+    )
+    for weight in projections:
+        value = ops.convert_to_numpy(weight)
+        weight.assign(0 * value)
+        assert np.abs(ops.convert_to_numpy(mixtures(given)) - whole).max() > 1e-3, weight.path
+        weight.assign(value)
+
+
+def test_initial_states_are_trained():
+    """Table 1: every recurrent layer's, and the output depends on each."""
+    tier = make_tier(1)
+    x = np.zeros((1, *size(1)), "float32")
+    states = [weight for weight in tier.trainable_weights if weight.path.endswith("initial_state")]
+    assert len(states) == 2 * (3 + 1 + 1)
+    found = gradients(lambda x: ops.sum(tier({"x": x}) ** 2), states)(x)[1:]
+    assert all(np.abs(ops.convert_to_numpy(gradient)).max() > 0 for gradient in found)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_config_round_trip(number):
+    tier = make_tier(number, "gru", singers=True)
     twin = Tier.from_config(tier.get_config())
     assert [w.shape for w in twin.weights] == [w.shape for w in tier.weights]
     assert [w.path for w in twin.weights] == [w.path for w in tier.weights]

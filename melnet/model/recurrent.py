@@ -1,0 +1,82 @@
+"""What the recurrent layers share: the loop's rows, the weights, the trained initial state, the passes."""
+
+from typing import Any, ClassVar, TypeAlias
+
+import keras
+from keras import ops
+
+Tensor: TypeAlias = Any  # what keras.ops take and give, whatever the backend
+State = tuple[Tensor, ...]  # what a cell carries from step to step, each (rows, hidden); the hidden state comes first
+
+
+def row(sequence: Tensor, index: Tensor) -> Tensor:
+    """``sequence[index]`` for an index known only when running."""
+    rest = ops.shape(sequence)[1:]
+    return ops.squeeze(ops.slice(sequence, (index, *(0 for _ in rest)), (1, *rest)), 0)
+
+
+def put_row(sequence: Tensor, index: Tensor, value: Tensor) -> Tensor:
+    """``sequence`` with ``value`` at ``index``; in place when compiled."""
+    rest = ops.shape(sequence)[1:]
+    return ops.slice_update(sequence, (index, *(0 for _ in rest)), ops.expand_dims(value, 0))
+
+
+def before(sequence: Tensor, initial: Tensor, reverse: bool) -> Tensor:
+    """The state (steps, rows, hidden) that each step started from, of the states it ended with."""
+    initial = ops.expand_dims(initial, 0)
+    return ops.concatenate([sequence[1:], initial] if reverse else [initial, sequence[:-1]])
+
+
+class Recurrent(keras.layers.Layer):
+    """A recurrent layer over the leading axis of ``(steps, rows, features)``; reversed, from the last step on.
+
+    The state before the first step is trained, one for all rows (arXiv 1906.01083, table 1). Needs a compiled function
+    (``jit_compile=True``) on TensorFlow, whose eager mode has no in-place slice update.
+    """
+
+    blocks: ClassVar[int]
+    """matrices of ``hidden`` columns in a kernel, one per gate"""
+    states: ClassVar[int]
+    """tensors in a :data:`State`"""
+
+    def __init__(self, hidden: int, *, reverse: bool = False, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        self.hidden = hidden
+        self.reverse = reverse
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        width = self.blocks * self.hidden
+        self.kernel = self.add_weight(name="kernel", shape=(input_shape[-1], width), initializer="glorot_uniform")
+        self.recurrent = self.add_weight(name="recurrent_kernel", shape=(self.hidden, width), initializer="orthogonal")
+        self.add_biases()
+        self.initial = self.add_weight(name="initial_state", shape=(self.states, self.hidden), initializer="zeros")
+
+    def add_biases(self) -> None:
+        """Add the weights ``bias``, and others of the cell."""
+        raise NotImplementedError
+
+    def call(self, sequence: Tensor) -> Tensor:
+        """Hidden states (steps, rows, hidden) of a sequence (steps, rows, features)."""
+        raise NotImplementedError
+
+    def warm(self, sequence: Tensor, state: State) -> tuple[Tensor, State]:
+        """Hidden states (steps, rows, hidden) from a given state, and the state after the last step; no gradient."""
+        raise NotImplementedError
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Advance by one step: x (rows, features) and a state give the new hidden state and state."""
+        raise NotImplementedError
+
+    def initial_state(self, rows: int) -> State:
+        """The state before the first step, each tensor (rows, hidden)."""
+        weights = ops.convert_to_tensor(self.initial)
+        return tuple(ops.broadcast_to(weights[i : i + 1], (rows, self.hidden)) for i in range(self.states))
+
+    def project(self, sequence: Tensor) -> Tensor:
+        """All inputs times the kernel, in one matmul: (steps, rows, blocks * hidden)."""
+        steps, rows, features = ops.shape(sequence)  # the batch may be unknown while tracing
+        flat = ops.reshape(sequence, (steps * rows, features))
+        return ops.reshape(ops.matmul(flat, self.kernel) + self.bias, (steps, rows, self.blocks * self.hidden))
+
+    def get_config(self) -> dict[str, object]:
+        return {**super().get_config(), "hidden": self.hidden, "reverse": self.reverse}
