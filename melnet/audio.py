@@ -184,6 +184,35 @@ def read_mono(path: Path, start: int = 0, frames: int = -1) -> np.ndarray:
         return _mono(sound.read(frames, dtype="float32", always_2d=True))
 
 
+def joined(before: np.ndarray, after: np.ndarray, *, overlap: int, fade: int) -> np.ndarray:
+    """One signal that goes on from another without a click, float32 (samples,).
+
+    ``after`` begins ``overlap`` samples before the end of ``before``, and in them is much like it but for its phase:
+    it was made from the same spectrogram. It is moved by at most half a fade to where it is most alike, and the two are
+    crossfaded over the last ``fade`` samples of ``before``.
+
+    Raises
+    ------
+    ValueError
+        If the overlap is shorter than two fades or longer than ``before``, or ``after`` ends less than a fade later.
+    """
+    if not (2 * fade <= overlap <= min(len(before), len(after) - fade)):
+        raise ValueError(
+            f"overlap of {overlap} samples of signals of {len(before)} and {len(after)}, with a fade of {fade}"
+        )
+    end = before[-fade:]
+    # The piece of `after` that begins at lag 0 lies where the fade does in time; the search goes half a fade each way.
+    first = overlap - fade - fade // 2
+    piece = after[first : first + 2 * fade]
+    alike = np.correlate(piece, end, mode="valid")
+    energy = np.convolve(np.square(piece), np.ones(fade, piece.dtype), mode="valid")
+    start = first + int(np.argmax(alike / np.sqrt(np.maximum(energy, np.finfo(np.float32).tiny))))
+    ramp = np.linspace(0, 1, fade, dtype=np.float32)
+    # As alike as they are after the search, amplitudes add: a linear fade keeps the level.
+    crossed = (1 - ramp) * end + ramp * after[start : start + fade]
+    return np.concatenate([before[:-fade], crossed, after[start + fade :]]).astype(np.float32)
+
+
 def write_wav(path: Path, samples: np.ndarray, sample_rate: int, *, normalise: bool = False) -> None:
     """Write a mono 16-bit WAV file; it appears complete or not at all.
 

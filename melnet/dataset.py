@@ -5,10 +5,10 @@ Both hold a bounded number of slices in memory, whatever the size of the data se
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
 
@@ -49,37 +49,54 @@ class Normalisation:
         return x * self.std + self.mean
 
 
-def batches(shards: Shards, normalisation: Normalisation, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """All slices in their order, once: batches (batch_size, frames, bands) and weights (batch_size,).
+class Batch(NamedTuple):
+    """Slices that are used together; the last of an epoch is filled up with zeros of weight 0.
 
-    The last batch is filled up with zeros of weight 0, so that all have one shape and a compiled step serves all.
+    So all have one shape, and a compiled step serves all.
     """
-    slices = (mel for group in range(len(shards.groups)) for mel in shards.read_group(group))
-    for batch in _batched(slices, batch_size):
-        yield _filled(normalisation.normalise(batch), batch_size)
+
+    x: np.ndarray
+    """normalised log-mel, float32 (batch_size, frames, bands)"""
+    weights: np.ndarray
+    """float32 (batch_size,), 1 or 0"""
+    singers: np.ndarray
+    """int32 (batch_size,), the place of each slice's singer among those asked for; 0 where none were"""
+
+
+class UnknownSinger(ValueError):
+    """A slice is sung by someone who is not among the singers asked for."""
+
+
+def batches(
+    shards: Shards, normalisation: Normalisation, batch_size: int, singers: Sequence[str] = ()
+) -> Iterator[Batch]:
+    """All slices in their order, once."""
+    slices = (item for group in range(len(shards.groups)) for item in _slices(shards, group, singers))
+    for items in _batched(slices, batch_size):
+        yield _batch(items, normalisation, batch_size)
 
 
 def shuffled_batches(
     shards: Shards,
     normalisation: Normalisation,
     batch_size: int,
+    singers: Sequence[str] = (),
     *,
     seed: int,
     first_epoch: int = 0,
     window_rows: int = WINDOW_ROWS,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+) -> Iterator[Batch]:
     """Epoch after epoch without end, each in an order that depends on nothing but ``seed`` and the epoch's number.
 
     Row groups are shuffled over the whole data set, then read in windows of at least ``window_rows`` slices, which are
-    shuffled in memory: up to one window the shuffle is uniform. An epoch has :func:`steps_per_epoch` batches, the last
-    one filled up with slices of weight 0.
+    shuffled in memory: up to one window the shuffle is uniform. An epoch has :func:`steps_per_epoch` batches.
     """
     epoch = first_epoch
     while True:
         rng = np.random.default_rng([seed, epoch])
-        windows = _windows(shards, rng.permutation(len(shards.groups)).tolist(), window_rows)
-        for batch in _batched(_mixed(windows, rng), batch_size):
-            yield _filled(normalisation.normalise(batch), batch_size)
+        windows = _windows(shards, rng.permutation(len(shards.groups)).tolist(), window_rows, singers)
+        for items in _batched(_mixed(windows, rng), batch_size):
+            yield _batch(items, normalisation, batch_size)
         epoch += 1
 
 
@@ -92,7 +109,7 @@ def draw(shards: Shards, count: int, *, seed: int) -> np.ndarray:
     """At most ``count`` slices at random, from as few row groups as hold them; log-mel (n, frames, bands)."""
     rng = np.random.default_rng(seed)
     window = next(_windows(shards, rng.permutation(len(shards.groups)).tolist(), count))
-    return np.stack([window[i] for i in np.sort(rng.permutation(len(window))[:count])])
+    return np.stack([window[i][0] for i in np.sort(rng.permutation(len(window))[:count])])
 
 
 class Passage(NamedTuple):
@@ -127,11 +144,27 @@ def passages(shards: Shards, count: int, frames: int) -> list[Passage]:
     return [run._replace(log_mel=run.log_mel[:frames]) for run in runs if len(run.log_mel) == longest][:count]
 
 
-def _windows(shards: Shards, order: list[int], rows: int) -> Iterator[list[np.ndarray]]:
+Item: TypeAlias = tuple[np.ndarray, int]  # a slice (frames, bands) and the place of its singer
+
+
+def _slices(shards: Shards, group: int, singers: Sequence[str]) -> list[Item]:
+    mels = list(shards.read_group(group))
+    if not singers:
+        return [(mel, 0) for mel in mels]
+    places = {name: place for place, name in enumerate(singers)}
+    names = shards.read_singers(group)
+    unknown = set(names) - set(places)
+    if unknown:
+        path = shards.paths[shards.groups[group].shard]
+        raise UnknownSinger(f"{path}: singer {min(unknown)!r} is none of {', '.join(singers)}")
+    return [(mel, places[name]) for mel, name in zip(mels, names, strict=True)]
+
+
+def _windows(shards: Shards, order: list[int], rows: int, singers: Sequence[str] = ()) -> Iterator[list[Item]]:
     """At least ``rows`` slices at a time, whole row groups; views of what was read, so that nothing is held twice."""
-    window: list[np.ndarray] = []
+    window: list[Item] = []
     for group in order:
-        window.extend(shards.read_group(group))
+        window.extend(_slices(shards, group, singers))
         if len(window) >= rows:
             yield window
             window = []
@@ -139,21 +172,25 @@ def _windows(shards: Shards, order: list[int], rows: int) -> Iterator[list[np.nd
         yield window
 
 
-def _mixed(windows: Iterator[list[np.ndarray]], rng: np.random.Generator) -> Iterator[np.ndarray]:
+def _mixed(windows: Iterator[list[Item]], rng: np.random.Generator) -> Iterator[Item]:
     """The slices of each window in random order."""
     for window in windows:
         for i in rng.permutation(len(window)).tolist():
-            yield window[i].copy()  # a view would keep its whole row group in memory
+            mel, singer = window[i]
+            yield mel.copy(), singer  # a view would keep its whole row group in memory
         window.clear()  # before the next one is read, not after
 
 
-def _batched(slices: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """``size`` slices (frames, bands) at a time as (size, frames, bands), the last time fewer."""
-    while batch := list(itertools.islice(slices, size)):
-        yield np.array(batch)
+def _batched(slices: Iterator[Item], size: int) -> Iterator[list[Item]]:
+    """``size`` slices at a time, the last time fewer."""
+    while items := list(itertools.islice(slices, size)):
+        yield items
 
 
-def _filled(batch: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    missing = size - len(batch)
-    weights = np.repeat(np.array([1, 0], np.float32), [len(batch), missing])
-    return np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), batch.dtype)]) if missing else batch, weights
+def _batch(items: list[Item], normalisation: Normalisation, size: int) -> Batch:
+    x = np.zeros((size, *items[0][0].shape), np.float32)
+    x[: len(items)] = normalisation.normalise(np.array([mel for mel, _ in items]))
+    weights, singers = np.zeros(size, np.float32), np.zeros(size, np.int32)
+    weights[: len(items)] = 1
+    singers[: len(items)] = [singer for _, singer in items]
+    return Batch(x, weights, singers)

@@ -1,7 +1,8 @@
 """Slices of log-mel spectrograms in a folder of Parquet files (shards), written and read as streams.
 
-Each row is one slice: ``recording``, the relative path of the recording that it comes from; ``start_frame``, its place
-in it; and ``mel``, float32 (frames, bands) in row-major order. All shards of a folder hold the same :class:`Settings`.
+Each row is one slice: ``recording``, the relative path of the recording that it comes from; ``singer``, who sings it,
+empty where nobody is named; ``start_frame``, its place in the recording; and ``mel``, float32 (frames, bands) in
+row-major order. All shards of a folder hold the same :class:`Settings`.
 """
 
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ class ShardError(ValueError):
 class Settings(Section):
     """How the slices of a folder were made; kept in the metadata of each shard."""
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     frames: int = Field(ge=1)
     sample_rate: int = Field(ge=1)
     mel: Mel
@@ -51,7 +52,7 @@ class Group(NamedTuple):
 
 def _schema(settings: Settings) -> pa.Schema:
     values = pa.list_(pa.field("element", pa.float32(), nullable=False), settings.frames * settings.bands)
-    fields = [("recording", pa.string()), ("start_frame", pa.int32()), ("mel", values)]
+    fields = [("recording", pa.string()), ("singer", pa.string()), ("start_frame", pa.int32()), ("mel", values)]
     metadata = {METADATA_KEY: settings.model_dump_json()}
     return pa.schema([pa.field(name, kind, nullable=False) for name, kind in fields], metadata)
 
@@ -71,12 +72,13 @@ class ShardWriter:
         self._schema = _schema(settings)
         self._mels = np.empty((self._group_rows, settings.frames * settings.bands), np.float32)
         self._recordings: list[str] = []
+        self._singers: list[str] = []
         self._starts: list[int] = []
         self._shard = ExitStack()
         self._parquet: pq.ParquetWriter | None = None
         self._shards = self._shard_filled = 0
 
-    def write(self, recording: str, start_frames: np.ndarray, mels: np.ndarray) -> None:
+    def write(self, recording: str, start_frames: np.ndarray, mels: np.ndarray, singer: str = "") -> None:
         """Append slices (n, frames, bands) that begin at the frames ``start_frames`` (n,) of one recording.
 
         Raises
@@ -93,6 +95,7 @@ class ShardWriter:
         for start, mel in zip(start_frames, mels, strict=True):
             self._mels[len(self._starts)] = mel.reshape(-1)
             self._recordings.append(recording)
+            self._singers.append(singer)
             self._starts.append(int(start))
             self.rows += 1
             shard_full = self._shard_filled + len(self._starts) == self.shard_rows
@@ -107,10 +110,12 @@ class ShardWriter:
         mels = pa.FixedSizeListArray.from_arrays(
             pa.array(self._mels[:rows].reshape(-1)), type=self._schema.field("mel").type
         )
-        columns = [pa.array(self._recordings, pa.string()), pa.array(self._starts, pa.int32()), mels]
+        names = [pa.array(column, pa.string()) for column in (self._recordings, self._singers)]
+        columns = [*names, pa.array(self._starts, pa.int32()), mels]
         parquet.write_batch(pa.record_batch(columns, schema=self._schema))
         self._shard_filled += rows
         self._recordings.clear()
+        self._singers.clear()
         self._starts.clear()
 
     def _open_shard(self) -> pq.ParquetWriter:
@@ -120,9 +125,9 @@ class ShardWriter:
                 path,
                 self._schema,
                 compression="zstd",
-                use_dictionary=["recording"],  # values of a spectrogram hardly repeat
+                use_dictionary=["recording", "singer"],  # values of a spectrogram hardly repeat
                 use_byte_stream_split=["mel.list.element"],  # like bytes of neighbouring floats compress better
-                write_statistics=["recording", "start_frame"],
+                write_statistics=["recording", "singer", "start_frame"],
                 write_page_checksum=True,
             )
         )
@@ -191,6 +196,10 @@ class Shards:
         mels = self._column(index, "mel").flatten().to_numpy()
         return mels.reshape(-1, self.settings.frames, self.settings.bands)
 
+    def read_singers(self, index: int) -> list[str]:
+        """Who sings each slice of row group ``index``; empty where nobody is named."""
+        return self._column(index, "singer").to_pylist()
+
     def read_all(self) -> np.ndarray:
         """All slices, in the order in which they were written; float32 (n, frames, bands)."""
         mels = np.empty((len(self), self.settings.frames, self.settings.bands), np.float32)
@@ -230,7 +239,7 @@ def _counts(path: Path, file: pq.ParquetFile, settings: Settings) -> list[int]:
     """Slices of each row group. Parquet's checksums cover the pages only: the counts of the footer check each other."""
     footer = file.metadata
     groups = [footer.row_group(i) for i in range(file.num_row_groups)]
-    expected = [1, 1, settings.frames * settings.bands]  # values per slice of each column
+    expected = [1, 1, 1, settings.frames * settings.bands]  # values per slice of each column
     sound = sum(group.num_rows for group in groups) == footer.num_rows and all(
         group.column(column).num_values == group.num_rows * values
         for group in groups

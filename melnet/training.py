@@ -11,21 +11,39 @@ import sys
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
 from melnet.config import Train
-from melnet.dataset import Normalisation, batches, shuffled_batches, steps_per_epoch
+from melnet.dataset import Batch, Normalisation, batches, shuffled_batches, steps_per_epoch
 from melnet.files import written
-from melnet.model.lstm import Tensor
 from melnet.model.mixture import MixtureLoss, negative_log_likelihood
-from melnet.model.tier import Tier
+from melnet.model.multiscale import target_and_context
+from melnet.model.recurrent import Tensor
+from melnet.model.tier import Inputs, Tier
 from melnet.shards import Shards
 
 Epoch = dict[str, float]
+
+
+class Place(NamedTuple):
+    """The place of a tier among those of a model, both counted from 1."""
+
+    tier: int = 1
+    tiers: int = 1
+
+
+ONLY = Place()
+
+
+def inputs_and_target(batch: Batch, place: Place) -> tuple[Inputs, np.ndarray]:
+    """What a tier at a place takes of a batch of whole slices, and what it models of it."""
+    target, context = target_and_context(batch.x, *place)
+    inputs = {"x": target, "singer": batch.singers}
+    return (inputs if context is None else {**inputs, "context": context}), target
 
 
 class TrainingDiverged(RuntimeError):
@@ -155,8 +173,12 @@ def fit(
     settings: Train,
     progress: Progress,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    place: Place = ONLY,
+    singers: Sequence[str] = (),
 ) -> None:
     """Train for ``settings.epochs`` epochs, from where ``progress`` left off; the best epoch's weights stay.
+
+    The shards hold whole slices, of which the tier takes its part; ``singers`` are those it knows, in their order.
 
     Raises
     ------
@@ -167,15 +189,18 @@ def fit(
     progress.restore(tier)
     first = len(progress.history)
     if first < settings.epochs:
-        stream = shuffled_batches(train, normalisation, settings.batch_size, seed=settings.seed, first_epoch=first)
+        stream = shuffled_batches(
+            train, normalisation, settings.batch_size, singers, seed=settings.seed, first_epoch=first
+        )
         tier.fit(
-            _with_targets(stream),
+            _with_targets(stream, place),
             shuffle=False,
             steps_per_epoch=steps_per_epoch(len(train), settings.batch_size),
             validation_data=_with_targets(
                 itertools.chain.from_iterable(
-                    batches(valid, normalisation, settings.batch_size) for _ in itertools.count()
-                )
+                    batches(valid, normalisation, settings.batch_size, singers) for _ in itertools.count()
+                ),
+                place,
             ),
             validation_steps=steps_per_epoch(len(valid), settings.batch_size),
             initial_epoch=first,
@@ -198,6 +223,6 @@ def learning_rate(settings: Train, epoch: int) -> float:
     return settings.learning_rate * 0.5 ** (epoch // settings.halve_every)
 
 
-def _with_targets(stream: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[Any, Any, Any]]:
-    for batch, weights in stream:
-        yield batch, batch, weights
+def _with_targets(stream: Iterator[Batch], place: Place) -> Iterator[tuple[Any, Any, Any]]:
+    for batch in stream:
+        yield *inputs_and_target(batch, place), batch.weights

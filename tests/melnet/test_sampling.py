@@ -1,25 +1,44 @@
-"""Sampling: the same for the same seed, whatever else is drawn beside or after it."""
+"""Sampling: the same for the same seed, whatever else is drawn beside or after it; for one tier and for three."""
 
 import numpy as np
 import pytest
+from keras import ops
 
+from melnet.backend import compiled
+from melnet.model.multiscale import shape, split, target_and_context
 from melnet.model.tier import Tier
-from melnet.sampling import Sampler, noise
+from melnet.sampling import GROUP, Sampler, noise
 
-LOW, HIGH = np.full(5, -3, np.float32), np.full(5, 3, np.float32)
+BANDS = 6
+LOW, HIGH = np.linspace(-3, -2, BANDS, dtype=np.float32), np.full(BANDS, 3, np.float32)
 
 
-@pytest.fixture(scope="module")
-def tier():
-    tier = Tier(bands=5, layers=2, hidden=8, components=3, min_sigma=0.02)
+def make_tiers(count):
     rng = np.random.default_rng(7)
-    tier.set_weights([rng.normal(scale=0.3, size=w.shape).astype("float32") for w in tier.get_weights()])
-    return tier
+    tiers = []
+    for number in range(1, count + 1):
+        tier = Tier(
+            bands=shape(number, count, 2, BANDS).bands,
+            layers=1,
+            hidden=8,
+            components=3,
+            min_sigma=0.02,
+            feature_layers=0 if number == 1 else 1,
+            singers=2,
+        )
+        tier.set_weights([rng.normal(scale=0.3, size=w.shape).astype("float32") for w in tier.get_weights()])
+        tiers.append(tier)
+    return tiers
+
+
+@pytest.fixture(scope="module", params=[1, 3], ids=["one tier", "three tiers"])
+def tiers(request):
+    return make_tiers(request.param)
 
 
 @pytest.fixture(scope="module")
-def sampler(tier):
-    return Sampler(tier, 1.0, LOW, HIGH)
+def sampler(tiers):
+    return Sampler(tiers, LOW, HIGH)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +47,7 @@ def samples(sampler):
 
 
 def test_shape_and_variety(samples):
-    assert samples.shape == (3, 7, 5)
+    assert samples.shape == (3, 7, BANDS)  # of three tiers an eighth frame was drawn and left out
     assert samples.dtype == np.float32
     assert ((samples >= LOW) & (samples <= HIGH)).all()
     assert samples.std(axis=0).min() > 0.01
@@ -40,20 +59,57 @@ def test_seed_decides(sampler, samples):
 
 
 def test_a_sample_does_not_depend_on_the_number_drawn_with_it(sampler, samples):
-    np.testing.assert_allclose(sampler.sample(1, 7, seed=5), samples[:1], atol=1e-4)
+    """To the last bit, and beyond one group of them."""
+    for count in (1, GROUP + 2):
+        np.testing.assert_array_equal(sampler.sample(count, 7, seed=5)[:3], samples[:count])
 
 
-def test_a_longer_sample_begins_with_the_shorter(sampler, samples):
-    np.testing.assert_allclose(sampler.sample(3, 10, seed=5)[:, :7], samples, atol=1e-4)
+def test_singers_do_not_reach_each_other(sampler, samples):
+    other = sampler.sample(3, 7, seed=5, singers=np.array([0, 1, 0]))
+    np.testing.assert_array_equal(other[::2], samples[::2])
+    assert (other[1] != samples[1]).mean() > 0.5
 
 
-def test_temperature_zero_has_no_chance_in_it(tier):
-    samples = Sampler(tier, 0.0, LOW, HIGH).sample(2, 7, seed=5)
-    np.testing.assert_allclose(samples[0], samples[1], atol=1e-5)
+def test_a_longer_sample_of_one_tier_begins_with_the_shorter():
+    """Of several tiers it does not: the later ones see all that the earlier ones drew."""
+    sampler = Sampler(make_tiers(1), LOW, HIGH)
+    np.testing.assert_array_equal(sampler.sample(3, 10, seed=5)[:, :7], sampler.sample(3, 7, seed=5))
+
+
+@pytest.mark.parametrize("known", [4, 5])
+def test_a_prime_is_continued_as_a_sample_continues_itself(tiers, known):
+    """Given the beginning of a sample as prime, the continuation has the mixtures of a pass over both.
+
+    Temperature 0 leaves no chance in what is drawn from them, so that equal mixtures are equal values.
+    """
+    sampler = Sampler(tiers, np.full(BANDS, -9, np.float32), np.full(BANDS, 9, np.float32), temperature=0.0)
+    prime = np.random.default_rng(3).normal(size=(known, BANDS)).astype(np.float32)
+    drawn = sampler.sample(1, 4, seed=1, prime=prime)
+    used = prime[known % 2 :] if len(tiers) > 1 else prime
+    whole = np.concatenate([used[None], drawn], axis=1)
+    for number, tier in enumerate(tiers, start=1):
+        target, context = target_and_context(whole, number, len(tiers))
+        given = {"x": target, "singer": np.zeros(1, np.int32)} | ({} if context is None else {"context": context})
+        mixtures = ops.convert_to_numpy(compiled(tier)(given))
+        means, _, logits = np.split(mixtures, 3, axis=-1)
+        modes = np.take_along_axis(means, logits.argmax(-1)[..., None], -1)[..., 0]
+        beginning = len(split(used, len(tiers))[number - 1])
+        np.testing.assert_allclose(target[:, beginning:], modes[:, beginning:], atol=1e-4)
+
+
+def test_temperature_zero_has_no_chance_in_it(tiers):
+    samples = Sampler(tiers, LOW, HIGH, temperature=0.0).sample(2, 7, seed=5)
+    np.testing.assert_array_equal(samples[0], samples[1])
+
+
+def test_one_top_component_leaves_its_spread(tiers):
+    samples = Sampler(tiers, LOW, HIGH, top_components=1).sample(2, 7, seed=5)
+    assert (samples[0] != samples[1]).mean() > 0.5
 
 
 def test_noise_of_a_sample_is_its_own():
-    few, many = noise(1, 2, 3, 4), noise(1, 5, 6, 4)
+    few, many = noise(1, range(2), 3, 4), noise(1, range(5), 6, 4)
     for a, b in zip(few, many, strict=True):
         np.testing.assert_array_equal(a, b[:3, :, :2])
     assert len(np.unique(many[0])) == many[0].size
+    assert not (noise(1, range(2), 3, 4, tier=2)[0] == few[0]).any()
