@@ -6,7 +6,7 @@ Tensors stay batch-major, (batch, frames, bands, hidden); each RNN gets its axis
 import keras
 from keras import ops
 
-from melnet.model.lstm import Tensor
+from melnet.model.recurrent import Tensor
 
 
 def over_time(rnn: keras.layers.Layer, x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from melnet.config import Params, ParamsError, load_params
+from melnet.config import ParamsError, load_params
 from melnet.files import written
 
 PARAMS = Path("params.yaml")
@@ -22,15 +22,23 @@ class StageError(RuntimeError):
     """What stops a stage, in words for its user; no traceback is shown."""
 
 
-def main(stage: Callable[[Params], None], doc: str | None) -> None:
-    """Run a stage as a program: ``--help`` explains it, a wrong setting or input ends it with one line and status 1."""
+def main(
+    stage: Callable[..., None],
+    doc: str | None,
+    arguments: Callable[[argparse.ArgumentParser], None] = lambda _: None,
+) -> None:
+    """Run a stage as a program: ``--help`` explains it, a wrong setting or input ends it with one line and status 1.
+
+    ``arguments`` adds those that the stage takes beside its parameters, by the same names.
+    """
     name = Path(sys.argv[0]).stem
     parser = argparse.ArgumentParser(
         prog=f"python -m stages.{name}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.parse_args()
+    arguments(parser)
+    options = vars(parser.parse_args())
     try:
-        stage(load_params(PARAMS))
+        stage(load_params(PARAMS), **options)
     except (ParamsError, StageError, OSError) as error:
         sys.exit(f"{name}: {error}")
 

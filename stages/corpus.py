@@ -14,6 +14,7 @@ MANIFEST = "manifest.parquet"  # beside the FLAC files of data/24k, with the col
 SCHEMA = pa.schema(
     [
         pa.field("path", pa.string(), nullable=False),  # below corpus.path
+        pa.field("singer", pa.string()),  # first folder of the path; null for a file that lies in none
         pa.field("output", pa.string()),  # below data/24k; null if rejected, like all that follows the reason
         pa.field("status", pa.string(), nullable=False),  # ok or rejected
         pa.field("reason", pa.string()),  # null if ok
@@ -100,6 +101,11 @@ def text(path: Path) -> str:
         return raw.decode()
     except UnicodeDecodeError:
         return f"{raw.decode(errors='backslashreplace')} ({_digest(path)})"
+
+
+def singer(path: Path) -> str | None:
+    """Who sings a recording: the first folder of its path below the corpus; None if it lies in none."""
+    return text(Path(path.parts[0])) if len(path.parts) > 1 else None
 
 
 def _digest(path: Path) -> str:

@@ -6,7 +6,7 @@ be used (not audio, truncated, damaged, empty, all zeros, NaN or infinite sample
 downsample.min_seconds) is listed there with its reason, and the rest goes on. The stage fails if no file can be used,
 or if more than downsample.max_rejected of the files are rejected; rejected files that are hidden or not named like
 audio (notes, covers, labels) are listed, but do not count in that share. Hidden folders are passed over. Links to files
-inside the corpus are followed; other links are rejected.
+inside the corpus are followed; other links are rejected. The first folder below corpus.path names the singer.
 """
 
 import sys
@@ -21,7 +21,7 @@ from melnet.config import Downsample, Params
 from melnet.files import written_folder
 from melnet.intact import NotAudio, UnusableAudio
 from stages.common import CLEAN, StageError, main
-from stages.corpus import MANIFEST, SCHEMA, UNREADABLE, named_audio, output_names, text, walk
+from stages.corpus import MANIFEST, SCHEMA, UNREADABLE, named_audio, output_names, singer, text, walk
 from stages.parallel import parallel
 
 LISTED = 20  # rejected files that a message names
@@ -34,6 +34,7 @@ class Job:
     problem: str | None  # why not even to open it
     folder: Path
     output: str  # below the folder
+    singer: str | None
     settings: Downsample
 
 
@@ -43,6 +44,7 @@ class Row:
 
     path: str
     status: str
+    singer: str | None = None
     output: str | None = None
     reason: str | None = None
     source_rate: int | None = None
@@ -64,7 +66,7 @@ def downsample(params: Params) -> None:
     outputs = output_names([item.path for item in found])
     with written_folder(CLEAN) as folder:
         jobs = (
-            Job(corpus / item.path, text(item.path), item.problem, folder, output, settings)
+            Job(corpus / item.path, text(item.path), item.problem, folder, output, singer(item.path), settings)
             for item, output in zip(found, outputs, strict=True)
         )
         rows = list(parallel(convert_file, jobs, total=len(found), label="downsample", unit="files"))
@@ -106,14 +108,14 @@ def _listing(rejected: list[Row]) -> str:
 def convert_file(job: Job) -> Row:
     """Convert one file, or say why not."""
     if job.problem is not None:
-        return Row(job.name, "rejected", reason=job.problem)
+        return Row(job.name, "rejected", job.singer, reason=job.problem)
     try:
         return _convert(job)
     except UnusableAudio as error:
         suffix = job.source.suffix.lower()
         foreign = isinstance(error, NotAudio) and suffix in UNREADABLE
         reason = f"audio of a kind that cannot be read ({suffix}); convert it to FLAC or WAV" if foreign else str(error)
-        return Row(job.name, "rejected", reason=reason)
+        return Row(job.name, "rejected", job.singer, reason=reason)
 
 
 def _convert(job: Job) -> Row:
@@ -126,6 +128,7 @@ def _convert(job: Job) -> Row:
     return Row(
         job.name,
         "ok",
+        job.singer,
         output=job.output,
         source_rate=source.sample_rate,
         channels=source.channels,

@@ -4,7 +4,7 @@ A recording is cut into consecutive slices of slice.frames frames; what is left 
 about slice.block_seconds form blocks, and each block goes to train, valid or test by a hash of the recording's relative
 path and the block's number: adding recordings leaves the split of the others as it is. A corpus so small that a split
 would stay empty gets shorter blocks, or one block is moved; both are said. normalisation.json has the mean, the
-standard deviation and the range of each mel band over the train split.
+standard deviation and the range of each mel band over the train split; singers.json names the singers.
 """
 
 from collections import defaultdict
@@ -36,6 +36,7 @@ TASK_CHUNKS = 4  # chunks of one recording that a thread is given at a time, whi
 
 class Recording(NamedTuple):
     path: str  # below corpus.path; names it in the shards
+    singer: str  # empty where nobody is named
     file: Path
     samples: int
     slices: int
@@ -83,11 +84,13 @@ def slice_recordings(params: Params) -> None:
         for task, parts in zip(tasks, results, strict=True):
             for chunk, part in zip(task.chunks, parts, strict=True):
                 starts = np.arange(chunk.first, chunk.last) * params.slice.frames
-                writers[chunk.split].write(task.recording.path, starts, part.mels)
+                writers[chunk.split].write(task.recording.path, starts, part.mels, task.recording.singer)
                 if chunk.split == "train":
                     moments = moments.merged(part.moments)
         columns = {name: getattr(moments, name).tolist() for name in ("mean", "std", "low", "high")}
         write_json(folder / "normalisation.json", {**columns, "frames": moments.frames})
+        # Of all splits: nobody becomes unknown because blocks fell otherwise.
+        write_json(folder / "singers.json", {"singers": sorted({r.singer for r in recordings if r.slices})})
     seconds = params.slice.frames * params.mel.hop_length / params.downsample.sample_rate
     shares = (f"{writers[split].rows} {split} ({writers[split].rows * seconds / 60:.1f} min)" for split in SPLITS)
     short = sum(recording.slices == 0 for recording in recordings)
@@ -108,11 +111,11 @@ def _recordings(params: Params) -> list[Recording]:
     if not table.schema.equals(SCHEMA):
         raise StageError(f"{manifest} has other columns than the stage downsample writes: {table.schema.names}")
     recordings = []
-    for row in table.select(["path", "output", "status", "seconds_out"]).to_pylist():
+    for row in table.select(["path", "singer", "output", "status", "seconds_out"]).to_pylist():
         if row["status"] == "ok":
             samples = round(row["seconds_out"] * params.downsample.sample_rate)
             slices = frame_count(samples, params.mel) // params.slice.frames
-            recordings.append(Recording(row["path"], CLEAN / row["output"], samples, slices))
+            recordings.append(Recording(row["path"], row["singer"] or "", CLEAN / row["output"], samples, slices))
     for recording in recordings[:1]:  # all have one rate
         _check_rate(recording.file, params.downsample.sample_rate)
     return recordings

@@ -1,11 +1,13 @@
-"""Train MelNet on data/shards: models/melnet.json, models/tier-1.weights.h5, metrics/train.json, metrics/history.csv.
+"""Train the tiers of MelNet on data/shards, one or all: models/TIER.weights.h5 and metrics/train/TIER.json.
 
 RMSprop, its learning rate halved every train.halve_every epochs, minimises the negative log-likelihood of the
-normalised log-mel in nats per element; the epoch with the lowest validation loss is kept. Training that was interrupted
-continues from its last finished epoch, unless something it depends on has changed. While it runs, logs/tensorboard
-(tensorboard --logdir logs/tensorboard) and logs/dvclive show the losses.
+normalised log-mel in nats per element; the epoch with the lowest validation loss is kept. Tiers are independent and may
+be trained at the same time. Training that was interrupted continues from its last finished epoch, unless something it
+depends on has changed. While it runs, logs/TIER/tensorboard (tensorboard --logdir logs) and logs/TIER/dvclive show the
+losses. metrics/history/TIER.csv has them for every epoch, plots/training/TIER.png as a picture.
 """
 
+import argparse
 import time
 from pathlib import Path
 
@@ -15,88 +17,97 @@ from dvclive import Live
 from dvclive.keras import DVCLiveCallback
 
 from melnet.config import Params
-from melnet.dataset import Normalisation, steps_per_epoch
+from melnet.config import Tier as TierSettings
+from melnet.cost import table
+from melnet.dataset import UnknownSinger, steps_per_epoch
 from melnet.figures import curves, save
 from melnet.files import written
-from melnet.saved import Description, build_tier
-from melnet.saved import save as save_model
+from melnet.saved import Description, ModelError, build_tier, load_description, save_tier
 from melnet.shards import ShardError, Shards
 from melnet.training import Progress, TrainingDiverged, fit
 from stages.common import METRICS, MODELS, SHARDS, StageError, main, write_json
 from stages.fingerprint import fingerprint
 
-TIER = "tier-1"
 LOGS = Path("logs")
-CHECKPOINT = Path("checkpoints") / f"{TIER}.npz"
-CURVES = Path("plots/training.png")
+CHECKPOINTS = Path("checkpoints")
 
 
-def train(params: Params) -> None:
-    """Train the tier; raise :class:`StageError` for unusable shards and for a loss that is not a number."""
-    started = time.monotonic()
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Which tier, and whether to describe the model instead of training it."""
+    parser.add_argument("tier", nargs="?", help="tier-1, tier-2, ...; all of model.tiers if none is named")
+    parser.add_argument(
+        "--describe",
+        action="store_true",
+        help="print each tier's shape, weights, memory and work per step for params.yaml, and train nothing",
+    )
+
+
+def train(params: Params, tier: str | None = None, describe: bool = False) -> None:
+    """Train; raise :class:`StageError` for an unknown tier, unusable shards and a loss that is not a number."""
+    tiers = params.model.tier_names
+    if tier is not None and tier not in tiers:
+        raise StageError(f"{tier!r} is no tier of model.tiers: {', '.join(tiers)}")
+    if describe:
+        print(table(params))
+        return
     try:
-        splits = {split: Shards(SHARDS / split) for split in ("train", "valid")}
-        description = _description(params, splits["train"])
-        keras.utils.set_random_seed(params.train.seed)
-        tier = build_tier(params.model, TIER, params.mel.n_mels)
-        progress = Progress(CHECKPOINT, fingerprint("train", [params.model, params.train]))
-        slices = len(splits["train"])
-        steps = steps_per_epoch(slices, params.train.batch_size)
-        print(
-            f"{TIER}: {tier.count_params():,} weights, {slices} slices, {params.train.epochs} epochs "
-            f"of {steps} steps; compiling takes up to a minute",
-            flush=True,
-        )
-        if progress.history:
-            print(f"continuing after epoch {len(progress.history)}", flush=True)
-        fit(
-            tier,
-            **splits,
-            normalisation=description.normalisation,
-            settings=params.train,
-            progress=progress,
-            callbacks=_logs(progress),
-        )
-    except (ShardError, TrainingDiverged) as error:
+        description = load_description(MODELS)
+        if description.tiers != tiers:
+            raise StageError(f"{MODELS / 'melnet.json'} has {', '.join(description.tiers)}; run the stage model again")
+        for name in tiers if tier is None else [tier]:
+            _train_tier(params, description, name)
+    except (ShardError, ModelError, TrainingDiverged, UnknownSinger) as error:
         raise StageError(str(error)) from error
-    save_model(MODELS, description, {TIER: tier})
-    _write_metrics(progress)
+
+
+def _train_tier(params: Params, description: Description, name: str) -> None:
+    started = time.monotonic()
+    splits = {split: Shards(SHARDS / split) for split in ("train", "valid")}
+    settings = params.model.tiers[name]
+    keras.utils.set_random_seed(params.train.seed)
+    tier = build_tier(description, name, settings)
+    progress = Progress(CHECKPOINTS / f"{name}.npz", fingerprint("train", [settings, params.train]))
+    steps = steps_per_epoch(len(splits["train"]), params.train.batch_size)
+    print(
+        f"{name}: {tier.count_params():,} weights, {len(splits['train'])} slices, {params.train.epochs} epochs "
+        f"of {steps} steps; compiling takes up to a minute",
+        flush=True,
+    )
+    if progress.history:
+        print(f"continuing after epoch {len(progress.history)}", flush=True)
+    fit(
+        tier,
+        **splits,
+        normalisation=description.normalisation,
+        settings=params.train,
+        progress=progress,
+        callbacks=_logs(LOGS / name, progress),
+        place=description.place(name),
+        singers=description.singers,
+    )
+    _save(description, name, settings, tier, progress)
     progress.forget()
     print(
-        f"{MODELS}: validation loss {progress.best_epoch['val_loss']:.4f} nats per element in epoch "
+        f"{MODELS}: {name}, validation loss {progress.best_epoch['val_loss']:.4f} nats per element in epoch "
         f"{progress.best_epoch['epoch']}; {time.monotonic() - started:.0f} s"
     )
 
 
-def _description(params: Params, shards: Shards) -> Description:
-    settings = shards.settings
-    return Description(
-        sample_rate=settings.sample_rate,
-        mel=settings.mel,
-        model=params.model,
-        frames=settings.frames,
-        normalisation=Normalisation.read(SHARDS / "normalisation.json"),
-    )
-
-
-def _logs(progress: Progress) -> list[keras.callbacks.Callback]:
+def _logs(folder: Path, progress: Progress) -> list[keras.callbacks.Callback]:
     """Live logs, continued where a training is; they carry times, so they are no outputs of the stage."""
-    live = Live(str(LOGS / "dvclive"), resume=bool(progress.history), save_dvc_exp=False, dvcyaml=None, report=None)
-    return [
-        DVCLiveCallback(live=live),
-        keras.callbacks.TensorBoard(str(LOGS / "tensorboard"), write_graph=False),
-    ]
+    live = Live(str(folder / "dvclive"), resume=bool(progress.history), save_dvc_exp=False, dvcyaml=None, report=None)
+    return [DVCLiveCallback(live=live), keras.callbacks.TensorBoard(str(folder / "tensorboard"), write_graph=False)]
 
 
-def _write_metrics(progress: Progress) -> None:
+def _save(description: Description, name: str, settings: TierSettings, tier: keras.Model, progress: Progress) -> None:
+    save_tier(MODELS, description, name, settings, tier)
     best, history = progress.best_epoch, pd.DataFrame(progress.history)
-    write_json(
-        METRICS / "train.json", {"best_epoch": best["epoch"], "loss": best["loss"], "val_loss": best["val_loss"]}
-    )
-    with written(METRICS / "history.csv") as temporary:
+    kept = {"best_epoch": best["epoch"], "loss": best["loss"], "val_loss": best["val_loss"]}
+    write_json(METRICS / "train" / f"{name}.json", kept)
+    with written(METRICS / "history" / f"{name}.csv") as temporary:
         history.to_csv(temporary, index=False, lineterminator="\n")
-    save(curves({str(name): column.tolist() for name, column in history.items()}), CURVES)
+    save(curves({str(column): history[column].tolist() for column in history}), Path(f"plots/training/{name}.png"))
 
 
 if __name__ == "__main__":
-    main(train, __doc__)
+    main(train, __doc__, arguments)
