@@ -79,7 +79,15 @@ def slice_recordings(params: Params) -> None:
             split: stack.enter_context(ShardWriter(folder / split, settings, params.slice.shard_rows))
             for split in SPLITS
         }
-        results = parallel(analyse, tasks, total=len(tasks), label="slice", unit="parts")
+        results = parallel(
+            analyse,
+            tasks,
+            total=len(tasks),
+            label="slice",
+            unit="parts",
+            scheduler=params.execution.dask_scheduler,
+            shared=[CLEAN],
+        )
         for task, parts in zip(tasks, results, strict=True):
             for chunk, part in zip(task.chunks, parts, strict=True):
                 starts = np.arange(chunk.first, chunk.last) * params.slice.frames
@@ -112,7 +120,7 @@ def _recordings(params: Params) -> list[Recording]:
         if row["status"] == "ok":
             samples = round(row["seconds_out"] * params.downsample.sample_rate)
             slices = frame_count(samples, params.mel) // params.slice.frames
-            recordings.append(Recording(row["path"], CLEAN / row["output"], samples, slices))
+            recordings.append(Recording(row["path"], CLEAN.absolute() / row["output"], samples, slices))
     for recording in recordings[:1]:  # all have one rate
         _check_rate(recording.file, params.downsample.sample_rate)
     return recordings
@@ -186,4 +194,7 @@ def _log_mel(task: Task, first: int, last: int) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    main(slice_recordings, __doc__)
+    # By the name under which the workers of a cluster find what they are sent.
+    from stages.slice import slice_recordings as stage
+
+    main(stage, __doc__)
