@@ -7,7 +7,7 @@ export PYTHONPATH := $(CURDIR)
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: demo test test-host bench lint format lock clean host host-stop
+.PHONY: demo test test-faults test-host bench lint format lock clean host host-stop
 
 demo: $(VENV)/.installed
 	dvc repro
@@ -20,6 +20,10 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	python -m pytest -n auto --dist loadfile
+
+# Kills, full disks, floods and fuzzes; half an hour, or with FAULTS=bounded the part that fits into three minutes.
+test-faults: $(VENV)/.installed
+	python -m pytest -m faults -rs
 
 # Every claim of the README's performance table, measured against its reference; on an idle machine.
 bench: $(VENV)/.installed

@@ -137,6 +137,12 @@ class Report(Section):
     licence: str
 
 
+class Execution(Section):
+    """Where and how the work is done, which changes no result: no stage depends on it."""
+
+    dask_scheduler: str | None = Field(pattern=r"^[a-z]+://[^\s/]+$")
+
+
 class Params(Section):
     """All of ``params.yaml``."""
 
@@ -150,6 +156,7 @@ class Params(Section):
     evaluate: Evaluate
     generate: Generate
     report: Report
+    execution: Execution
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -1,5 +1,7 @@
 """Files and folders that appear complete or not at all."""
 
+import errno
+import hashlib
 import os
 import shutil
 import tempfile
@@ -12,20 +14,25 @@ from pathlib import Path
 def written(path: Path) -> Iterator[Path]:
     """Give a temporary name beside ``path``; rename it to ``path`` when the block ends without an error.
 
-    Missing parent folders are made. On an error the temporary file is removed and ``path`` is as it was.
+    Missing parent folders are made. On an error the temporary file is removed and ``path`` is as it was. Leftovers of a
+    process that was killed are removed at the next use for the same ``path``, so two processes must not write one file
+    at the same time; several may write different files of one folder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The end of the name is kept, since writers choose the format by it (.flac, .weights.h5); not more of it than any
-    # of them needs, so that a name of 255 bytes has room for the prefix.
-    descriptor, name = tempfile.mkstemp(prefix=".tmp-", suffix="".join(path.suffixes)[-16:], dir=path.parent)
+    prefix = _prefix(path)
+    for stale in _named(path.parent, prefix):
+        _remove(stale)
+    # The end of the name is kept, since writers choose the format by it (.flac, .weights.h5); not all of it, so that a
+    # name of 255 bytes has room for the prefix.
+    descriptor, name = tempfile.mkstemp(prefix=prefix, suffix=f"-{path.name[-40:]}", dir=path.parent)
     os.close(descriptor)
     temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        _sync(temporary)
         _publish(temporary, 0o666)
         temporary.replace(path)
+        _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -39,15 +46,20 @@ def written_folder(path: Path) -> Iterator[Path]:
     are removed at the next use for the same ``path``, so two processes must not write one folder at the same time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".tmp-{path.name}-"
-    for stale in path.parent.iterdir():
-        if stale.name.startswith(prefix):
+    prefix = _prefix(path)
+    for stale in _named(path.parent, prefix):
+        if stale.name.endswith("-replaced") and not os.path.lexists(path):
+            stale.rename(path)  # killed between the two renames below
+        else:
             _remove(stale)
     temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=path.parent))
     replaced = temporary.with_name(f"{temporary.name}-replaced")
     try:
         yield temporary
         _publish(temporary, 0o777)
+        for folder, _, names in os.walk(temporary):
+            for name in [*names, "."]:
+                _sync(Path(folder, name))
         if os.path.lexists(path):
             path.rename(replaced)  # a folder cannot be renamed onto one that is not empty
         try:
@@ -56,9 +68,33 @@ def written_folder(path: Path) -> Iterator[Path]:
             if os.path.lexists(replaced):
                 replaced.rename(path)
             raise
+        _sync(path.parent)
     finally:
         _remove(temporary)
         _remove(replaced)
+
+
+def _prefix(path: Path) -> str:
+    """Of the temporary names for ``path``, and of no others: one name may begin like another, a digest does not."""
+    return f".tmp-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]}-"
+
+
+def _named(folder: Path, prefix: str) -> list[Path]:
+    with os.scandir(folder) as entries:
+        return [folder / entry.name for entry in entries if entry.name.startswith(prefix)]
+
+
+def _sync(path: Path) -> None:
+    """Have a file's bytes, or a folder's names, on the disk and not only in memory."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems know no such thing for folders.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _publish(temporary: Path, mode: int) -> None:

@@ -3,8 +3,13 @@
 Each row is one slice: ``recording``, the relative path of the recording that it comes from; ``singer``, who sings it,
 empty where nobody is named; ``start_frame``, its place in the recording; and ``mel``, float32 (frames, bands) in
 row-major order. All shards of a folder hold the same :class:`Settings`.
+
+``index.json`` beside them has the SHA-256 and the number of slices of each. Parquet's own checksums do not cover its
+footer, where a single flipped bit can make pyarrow end the process: no shard is opened that is not as it was written.
 """
 
+import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -20,6 +25,7 @@ from melnet.config import Mel, Section
 from melnet.files import written
 
 METADATA_KEY = b"melnet"
+INDEX = "index.json"
 # A row group is what is buffered, read at once and shuffled within: large enough to read fast.
 GROUP_ROWS = 512
 GROUP_BYTES = 2**22
@@ -42,6 +48,19 @@ class Settings(Section):
         return self.mel.n_mels
 
 
+class Sum(Section):
+    """What a shard is checked by before it is opened."""
+
+    rows: int = Field(ge=0)
+    sha256: str
+
+
+class Index(Section):
+    """The shards of a folder, by name."""
+
+    shards: dict[str, Sum] = Field(min_length=1)
+
+
 class Group(NamedTuple):
     """A row group: the unit of random access."""
 
@@ -61,7 +80,8 @@ class ShardWriter:
     """Writes slices to ``part-00000.parquet``, ``part-00001.parquet``, ... in a folder; a context manager.
 
     Each shard holds ``shard_rows`` slices, the last one the rest, and appears complete or not at all. At most one row
-    group is buffered. Equal slices in equal order give equal bytes. Without any slice there is one empty shard.
+    group is buffered. Equal slices in equal order give equal bytes. Without any slice there is one empty shard. The
+    index comes last: without it the shards are incomplete.
     """
 
     def __init__(self, folder: Path, settings: Settings, shard_rows: int) -> None:
@@ -77,6 +97,7 @@ class ShardWriter:
         self._shard = ExitStack()
         self._parquet: pq.ParquetWriter | None = None
         self._shards = self._shard_filled = 0
+        self._sums: dict[str, Sum] = {}
 
     def write(self, recording: str, start_frames: np.ndarray, mels: np.ndarray, singer: str = "") -> None:
         """Append slices (n, frames, bands) that begin at the frames ``start_frames`` (n,) of one recording.
@@ -136,6 +157,8 @@ class ShardWriter:
     def _close_shard(self) -> None:
         self._shard.close()
         self._parquet = None
+        path = self.folder / f"part-{self._shards:05d}.parquet"
+        self._sums[path.name] = Sum(rows=self._shard_filled, sha256=_sha256(path))
         self._shards += 1
         self._shard_filled = 0
 
@@ -151,30 +174,39 @@ class ShardWriter:
         with self._shard:
             if self._starts or not self.rows:
                 self._flush()
-            self._close_shard()
+            if self._parquet:
+                self._close_shard()
+        with written(self.folder / INDEX) as temporary:
+            content = Index(shards=self._sums).model_dump()
+            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 class Shards:
     """The slices of a folder, read by row group in any order.
 
-    Nothing but the footers is read before it is asked for, and no file stays open, so an instance may be used from
-    several threads.
+    Every shard is compared with the index first, read in pieces; afterwards nothing but the footers is read before it
+    is asked for. No file stays open, so an instance may be used from several threads.
 
     Raises
     ------
     ShardError
-        The folder holds no shard, a shard is damaged or is none, or two shards were made with different settings.
+        The folder holds no shard, one is missing, damaged or none, or two were made with different settings.
     """
 
     def __init__(self, folder: Path) -> None:
         self.paths = sorted(folder.glob("part-*.parquet"))
         if not self.paths:
             raise ShardError(f"{folder}: no shards (part-*.parquet) here")
+        sums = _sums(folder, self.paths)
         self.groups: list[Group] = []
         for shard, path in enumerate(self.paths):
+            if _sha256(path) != sums[path.name].sha256:
+                raise ShardError(f"{path}: damaged: its bytes are not those whose SHA-256 is in {INDEX}")
             with _opened(path) as file:
                 settings = _settings(path, file)
                 counts = _counts(path, file, settings)
+            if sum(counts) != sums[path.name].rows:
+                raise ShardError(f"{path}: holds {sum(counts)} slices, but {INDEX} says {sums[path.name].rows}")
             if shard == 0:
                 self.settings = settings
             elif settings != self.settings:
@@ -223,6 +255,28 @@ class Shards:
         if len(column) != group.rows:
             raise ShardError(f"{path}: row group {group.row_group} holds {len(column)} slices, not {group.rows}")
         return column
+
+
+def _sums(folder: Path, paths: list[Path]) -> dict[str, Sum]:
+    """The index, which must name exactly these shards."""
+    path = folder / INDEX
+    try:
+        sums = Index.model_validate_json(path.read_bytes()).shards
+    except OSError as error:
+        raise ShardError(f"{path}: cannot be read: {error.strerror}; the shards are incomplete, slice again") from error
+    except ValidationError as error:
+        raise ShardError(f"{path}: damaged or no index of shards: {error.errors()[0]['msg']}") from error
+    for name in sorted(sums.keys() ^ {path.name for path in paths}):
+        raise ShardError(f"{folder / name}: missing" if name in sums else f"{folder / name}: not in {INDEX}")
+    return sums
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ShardError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 @contextmanager

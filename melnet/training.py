@@ -8,8 +8,9 @@ batches depends on nothing but seed and epoch, it ends with the weights it would
 import itertools
 import json
 import sys
+import threading
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -125,6 +126,30 @@ class Progress(keras.callbacks.Callback):
             np.savez(temporary, about=json.dumps(about), **arrays)
 
 
+class Replayed(keras.utils.PyDataset):
+    """A stream that begins anew whenever its first batch is asked for.
+
+    For validation Keras makes a new iterator in every epoch. Of a generator it would repeat the two batches that it had
+    looked at first and lose those that the last iterator had read ahead, as many as happened to be.
+    """
+
+    def __init__(self, start: Callable[[], Iterator[Any]], count: int) -> None:
+        super().__init__()
+        self._start, self._count = start, count
+        self._next, self._stream = 0, start()
+        self._lock = threading.Lock()  # an iterator that is given up may still be reading ahead
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Any:
+        with self._lock:
+            if index != self._next:
+                self._stream = itertools.islice(self._start(), index, None)
+            self._next = index + 1
+            return next(self._stream)
+
+
 class StopAtNaN(keras.callbacks.Callback):
     """Ends a training whose loss is no longer finite; what :class:`Progress` saved before stays."""
 
@@ -196,13 +221,10 @@ def fit(
             _with_targets(stream, place),
             shuffle=False,
             steps_per_epoch=steps_per_epoch(len(train), settings.batch_size),
-            validation_data=_with_targets(
-                itertools.chain.from_iterable(
-                    batches(valid, normalisation, settings.batch_size, singers) for _ in itertools.count()
-                ),
-                place,
+            validation_data=Replayed(
+                lambda: _with_targets(batches(valid, normalisation, settings.batch_size, singers), place),
+                steps_per_epoch(len(valid), settings.batch_size),
             ),
-            validation_steps=steps_per_epoch(len(valid), settings.batch_size),
             initial_epoch=first,
             epochs=settings.epochs,
             verbose=1 if sys.stdout.isatty() else 2,

@@ -11,7 +11,7 @@ inside the corpus are followed; other links are rejected. The first folder below
 
 import sys
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -58,6 +58,8 @@ class Row:
 
 def downsample(params: Params) -> None:
     """Write ``data/24k``; raise :class:`StageError` if the corpus is missing, holds nothing usable or too much else."""
+    if "://" in params.corpus.path:
+        raise StageError(f"corpus.path: {params.corpus.path} is a URL; mount it as a folder, and name that")
     corpus, settings = Path(params.corpus.path), params.downsample
     _check_folders(corpus)
     found = sorted(walk(corpus), key=lambda item: text(item.path))
@@ -66,10 +68,27 @@ def downsample(params: Params) -> None:
     outputs = output_names([item.path for item in found])
     with written_folder(CLEAN) as folder:
         jobs = (
-            Job(corpus / item.path, text(item.path), item.problem, folder, output, singer(item.path), settings)
+            Job(
+                corpus.absolute() / item.path,
+                text(item.path),
+                item.problem,
+                folder.absolute(),
+                output,
+                singer(item.path),
+                settings,
+            )
             for item, output in zip(found, outputs, strict=True)
         )
-        rows = list(parallel(convert_file, jobs, total=len(found), label="downsample", unit="files"))
+        results = parallel(
+            convert_file,
+            jobs,
+            total=len(found),
+            label="downsample",
+            unit="files",
+            scheduler=params.execution.dask_scheduler,
+            shared=[corpus],
+        )
+        rows = list(results)
         used = [row for row in rows if row.status == "ok"]
         rejected = [row for row in rows if row.status == "rejected" and named_audio(Path(row.path))]
         if not used:
@@ -123,7 +142,9 @@ def _convert(job: Job) -> Row:
     if source.seconds < job.settings.min_seconds:
         raise UnusableAudio(f"shorter than downsample.min_seconds {job.settings.min_seconds}: {source.seconds:.3f} s")
     target = job.folder / job.output
-    target.parent.mkdir(parents=True, exist_ok=True)
+    # Never the folder itself: without it the stage has ended, and nobody would take what is written there.
+    for parent in reversed(PurePosixPath(job.output).parents[:-1]):
+        (job.folder / parent).mkdir(exist_ok=True)
     levels = convert(source, target, job.settings.sample_rate)
     return Row(
         job.name,
@@ -141,4 +162,7 @@ def _convert(job: Job) -> Row:
 
 
 if __name__ == "__main__":
-    main(downsample, __doc__)
+    # By the name under which the workers of a cluster find what they are sent.
+    from stages.downsample import downsample as stage
+
+    main(stage, __doc__)

@@ -80,7 +80,15 @@ def slice_recordings(params: Params) -> None:
             split: stack.enter_context(ShardWriter(folder / split, settings, params.slice.shard_rows))
             for split in SPLITS
         }
-        results = parallel(analyse, tasks, total=len(tasks), label="slice", unit="parts")
+        results = parallel(
+            analyse,
+            tasks,
+            total=len(tasks),
+            label="slice",
+            unit="parts",
+            scheduler=params.execution.dask_scheduler,
+            shared=[CLEAN],
+        )
         for task, parts in zip(tasks, results, strict=True):
             for chunk, part in zip(task.chunks, parts, strict=True):
                 starts = np.arange(chunk.first, chunk.last) * params.slice.frames
@@ -115,7 +123,8 @@ def _recordings(params: Params) -> list[Recording]:
         if row["status"] == "ok":
             samples = round(row["seconds_out"] * params.downsample.sample_rate)
             slices = frame_count(samples, params.mel) // params.slice.frames
-            recordings.append(Recording(row["path"], row["singer"] or "", CLEAN / row["output"], samples, slices))
+            file = CLEAN.absolute() / row["output"]
+            recordings.append(Recording(row["path"], row["singer"] or "", file, samples, slices))
     for recording in recordings[:1]:  # all have one rate
         _check_rate(recording.file, params.downsample.sample_rate)
     return recordings
@@ -189,4 +198,7 @@ def _log_mel(task: Task, first: int, last: int) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    main(slice_recordings, __doc__)
+    # By the name under which the workers of a cluster find what they are sent.
+    from stages.slice import slice_recordings as stage
+
+    main(stage, __doc__)

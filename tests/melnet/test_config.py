@@ -62,6 +62,9 @@ def test_the_projects_own_parameters_are_valid_and_immutable():
         ("generate", "temperature", -0.1),
         ("generate", "temprature", 1.0),
         ("corpus", "path", ""),
+        ("execution", "dask_scheduler", "10.0.0.5:8786"),
+        ("execution", "dask_scheduler", ""),
+        ("execution", "dask_scheduler", 8786),
     ],
 )
 def test_a_wrong_value_is_named(tmp_path, section, key, value):

@@ -1,6 +1,10 @@
 """Files and folders appear complete or not at all."""
 
 import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -99,10 +103,82 @@ def test_written_folder_replaces_a_file_or_a_link_but_not_its_target(tmp_path, k
     assert contents(target) == {"kept": "kept"}
 
 
-def test_written_folder_removes_what_a_killed_process_left(tmp_path):
-    for name in (".tmp-24k-abc", ".tmp-24k-abc-replaced", ".tmp-other-abc"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "half").write_text("half")
-    with written_folder(tmp_path / "24k"):
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from melnet.files import {helper}
+
+with {helper}(Path(sys.argv[1])) as temporary:
+    (temporary / "half" if temporary.is_dir() else temporary).write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def leave_half(helper, path):
+    """What a process leaves that is killed while it writes ``path``."""
+    code = KILLED.format(helper=helper.__name__)
+    result = subprocess.run([sys.executable, "-c", code, str(path)], cwd=Path(__file__).parents[2])
+    assert result.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("helper", [written, written_folder])
+def test_what_a_killed_process_left_is_removed_at_the_next_use(tmp_path, helper):
+    path, other = tmp_path / "result", tmp_path / "result-2"
+    leave_half(helper, path)
+    leave_half(helper, other)
+    assert len(list(tmp_path.glob(".tmp-*"))) == 2
+    with helper(path):
+        assert len(list(tmp_path.glob(".tmp-*"))) == 2  # its own, and the other's, whose name begins like this one's
+    assert len(list(tmp_path.glob(".tmp-*"))) == 1
+    with helper(other):
         pass
-    assert sorted(item.name for item in tmp_path.iterdir()) == [".tmp-other-abc", "24k"]
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["result", "result-2"]
+
+
+def test_writers_of_different_files_of_a_folder_leave_each_other_alone(tmp_path):
+    names = [f"{stem}{suffix}" for stem in ("a", "a-b", "a.b", "tier-1", "tier-1-2") for suffix in ("", ".json")]
+
+    def write(name):
+        for number in range(30):
+            with written(tmp_path / name) as temporary:
+                temporary.write_text(f"{name} {number}")
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(write, names))
+    assert contents(tmp_path) == {name: f"{name} 29" for name in names}
+
+
+def test_written_folder_killed_between_its_two_renames_gives_the_old_back(tmp_path, monkeypatch):
+    path = tmp_path / "24k"
+    with written_folder(path) as temporary:
+        (temporary / "old").write_text("old")
+    rename = Path.rename
+
+    def killed(self, target):
+        if target == path:
+            raise SystemExit
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", killed)
+        patch.setattr("melnet.files._remove", lambda path: None)  # as little as a killed process would
+        with pytest.raises(SystemExit), written_folder(path) as temporary:
+            (temporary / "new").write_text("new")
+    assert not path.exists()
+    with pytest.raises(RuntimeError, match="stop"), written_folder(path):
+        raise RuntimeError("stop")
+    assert contents(path) == {"old": "old"}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("helper", [written, written_folder])
+def test_content_and_names_are_on_the_disk_when_it_is_done(tmp_path, helper, monkeypatch):
+    synced = []
+    monkeypatch.setattr("melnet.files._sync", synced.append)
+    with helper(tmp_path / "result") as temporary:
+        if helper is written_folder:
+            (temporary / "sub").mkdir()
+            (temporary / "sub" / "file").write_text("new")
+    inside = [temporary / name for name in ("", "sub", "sub/file")] if helper is written_folder else [temporary]
+    assert sorted(synced[:-1]) == inside
+    assert synced[-1] == tmp_path

@@ -8,7 +8,7 @@ from melnet.config import Mel, Train
 from melnet.dataset import Normalisation
 from melnet.model.tier import Tier
 from melnet.shards import Settings, Shards, ShardWriter
-from melnet.training import Progress, TrainingDiverged, fit, learning_rate
+from melnet.training import Progress, Replayed, TrainingDiverged, fit, learning_rate
 
 FRAMES, BANDS = 6, 4
 MEL = Mel(n_fft=512, hop_length=128, n_mels=BANDS, fmin=100.0, fmax=3000.0, floor=1e-5)
@@ -92,6 +92,19 @@ def test_reported_validation_loss_is_that_of_the_slices(data, undisturbed):
     x = data[1].read_all()
     nll = compiled(lambda x: negative_log_likelihood(x, tier(x), tier.min_sigma))(x)
     assert float(np.mean(nll)) == pytest.approx(progress.best_epoch["val_loss"], abs=1e-5)
+
+
+def test_every_validation_is_of_all_slices_once(data, tmp_path):
+    """Of weights that stay as they are, whatever the epoch: with more batches than Keras looks at first."""
+    still = SETTINGS.model_copy(update={"learning_rate": 1e-30, "batch_size": 2, "epochs": 4})
+    _, progress = trained(data, tmp_path / "tier.npz", settings=still)
+    assert len({epoch["val_loss"] for epoch in progress.history}) == 1
+
+
+def test_a_replayed_stream_gives_the_batch_that_is_asked_for():
+    replayed = Replayed(lambda: iter("abcdef"), 6)
+    assert len(replayed) == 6
+    assert "".join(replayed[index] for index in (0, 1, 2, 0, 1, 1, 5, 0, 3, 4, 5)) == "abcabbfadef"
 
 
 def test_a_killed_training_ends_as_if_undisturbed(data, undisturbed, tmp_path):
