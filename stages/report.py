@@ -70,25 +70,28 @@ def report(params: Params) -> None:
 def _content(params: Params, shards: dict[str, Shards]) -> dict[str, Any]:
     """What page and card say in numbers and words."""
     defaults = flat(YAML(typ="safe").load(PAGE / "defaults.yaml"))
-    settings = flat(params.model_dump(exclude={"execution"}))  # which changes no result, and so not the page
+    settings = flat(params.model_dump(exclude={"execution"}, exclude_unset=True))  # which changes no result, and so not the page
     # Not the card, nor anything else that this stage makes: its own last hash would be part of the next.
-    models = sorted(path for path in MODELS.glob("*") if path != CARD)
+    models = sorted(path for path in MODELS.rglob("*") if path.is_file() and path != CARD)
+    measured = metrics()
     return {
         "params": params,
         "settings": {key: (value, defaults.get(key)) for key, value in settings.items()},
         "changed": [key for key, value in settings.items() if defaults.get(key) != value],
         "hashes": output_hashes([CLEAN, SHARDS, *models, SAMPLES]),
-        "metrics": metrics(),
-        "meanings": {name: asdict(metric) for name, metric in summary.METRICS.items()},
-        "curves": _curves(", ".join(params.model.tiers)),
+        "metrics": measured,
+        "meanings": {
+            name: asdict(metric) for values in measured.values() for name, metric in summary.meanings(values).items()
+        },
+        "curves": _curves(params.model.tier_names),
         "corpus": summary.corpus(shards),
     }
 
 
-def _curves(tiers: str) -> dict[str, dict[Hashable, list[float]]]:
-    """The columns of each metrics/history-TIER.csv by its tier; history.csv is that of all tiers."""
-    files = sorted(METRICS.glob("history*.csv"))
-    return {path.stem.removeprefix("history").lstrip("-") or tiers: pd.read_csv(path).to_dict("list") for path in files}
+def _curves(tiers: list[str]) -> dict[str, dict[Hashable, list[float]]]:
+    """The columns of metrics/history/TIER.csv of each tier that has one."""
+    files = {tier: METRICS / "history" / f"{tier}.csv" for tier in tiers}
+    return {tier: pd.read_csv(path).to_dict("list") for tier, path in files.items() if path.is_file()}
 
 
 def _rendered(template: str, content: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,16 +40,24 @@ METRICS = {
     "nll_above_floor": Metric("model, without the elements on the log floor", lower_is_better=True),
     "baseline_band_nll_above_floor": Metric("mixture per band, without the floor"),
     "baseline_previous_frame_nll_above_floor": Metric("regression, without the floor"),
+    "tiers": Metric("model, of the elements that this tier models", lower_is_better=True),
     "floored": Metric("share of elements on the log floor (silence)"),
     "frechet": Metric("Fréchet distance of generated frames from the test split", lower_is_better=True),
     "frechet_train": Metric("the same of the train split: as good as it gets"),
     "frechet_band_baseline": Metric("the same of samples of the mixture per band"),
+    "frechet_by_singer": Metric("samples of the first from test recordings of the second singer"),
     "log_mel_error_copy": Metric("what Griffin-Lim costs on recordings: nats between their log-mel and that of a copy"),
     "log_mel_error_generated": Metric("the same on the samples"),
     "best_epoch": Metric("epoch that was kept"),
     "loss": Metric("train split in that epoch, nats per element", lower_is_better=True),
     "val_loss": Metric("validation split in that epoch, nats per element", lower_is_better=True),
 }
+
+
+def meanings(names: Iterable[str]) -> dict[str, Metric]:
+    """Of metrics, nested ones as ``tiers.tier-1``; without those nothing is known of."""
+    known = {name: METRICS.get(name.split(".")[0]) for name in names}
+    return {name: metric for name, metric in known.items() if metric}
 
 
 def corpus(shards: dict[str, Shards]) -> dict[str, Any]:

@@ -31,8 +31,9 @@ def flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def metrics() -> dict[str, dict[str, Any]]:
-    """Numbers of each metrics file, by its name without suffix."""
-    return {path.stem: flat(json.loads(path.read_text(encoding="utf-8"))) for path in sorted(METRICS.glob("*.json"))}
+    """Numbers of each metrics file, by its name below metrics/ without suffix."""
+    names = {path.relative_to(METRICS).with_suffix("").as_posix(): path for path in METRICS.rglob("*.json")}
+    return {name: flat(json.loads(names[name].read_text(encoding="utf-8"))) for name in sorted(names)}
 
 
 def head(names: list[str]) -> dict[str, Any]:

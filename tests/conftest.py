@@ -97,11 +97,12 @@ def make_metrics():
             "log_mel_error_copy": 0.125,
             "log_mel_error_generated": 0.375,
         },
-        "train": {"best_epoch": 2, "loss": -0.4, "val_loss": -0.3},
+        "train/tier-1": {"best_epoch": 2, "loss": -0.4, "val_loss": -0.3},
     }
-    Path("metrics").mkdir()
+    for folder in ("train", "history"):
+        (Path("metrics") / folder).mkdir(parents=True)
     for name, values in metrics.items():
         Path(f"metrics/{name}.json").write_text(json.dumps(values))
-    Path("metrics/history.csv").write_text(
+    Path("metrics/history/tier-1.csv").write_text(
         "epoch,loss,val_loss,learning_rate\n1,1.5,1.25,0.001\n2,-0.4,-0.3,0.001\n3,-0.45,0.125,0.0005\n"
     )

@@ -106,12 +106,13 @@ def test_it_ends_in_audio_pictures_and_metrics(project):
     for index in range(2):
         info = soundfile.info(project / f"samples/sample-{index:02d}.wav")
         assert (info.samplerate, info.frames) == (24000, 29 * 512)
-    for name in ("samples/spectrograms.png", "samples/waveforms.png", "plots/training.png"):
+    for name in ("samples/spectrograms.png", "samples/waveforms.png", "plots/training/tier-1.png"):
         assert (project / name).read_bytes().startswith(b"\x89PNG")
     assert "sample-01" in (project / "report/index.html").read_text()
     assert (project / "models/README.md").read_text().startswith("# MelNet")
     metrics = {
-        name: json.loads((project / f"metrics/{name}.json").read_text()) for name in ("train", "evaluate", "generate")
+        name: json.loads((project / f"metrics/{name}.json").read_text())
+        for name in ("train/tier-1", "evaluate", "generate")
     }
     assert metrics["evaluate"]["nll"] < metrics["evaluate"]["baseline_band_nll"] + 1
     assert metrics["generate"]["frechet_train"] < metrics["generate"]["frechet_band_baseline"]
@@ -119,7 +120,7 @@ def test_it_ends_in_audio_pictures_and_metrics(project):
 
 def test_git_sees_metrics_and_lock_and_no_data(project):
     tracked = run(project, "git", "ls-files").splitlines()
-    assert {"dvc.lock", "metrics/train.json", "metrics/history.csv"} <= set(tracked)
+    assert {"dvc.lock", "metrics/train/tier-1.json", "metrics/history/tier-1.csv"} <= set(tracked)
     assert not [
         name
         for name in tracked
@@ -146,7 +147,8 @@ def test_two_clones_arrive_at_the_same_lock_file(project, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"train": {"learning_rate": 1e-3}}, "train"),
+        ({"train": {"learning_rate": 1e-3}}, "train@tier-1"),
+        ({"model": {"min_sigma": 0.03}}, "model"),
         ({"mel": {"n_mels": 24}}, "slice"),
         ({"generate": {"seed": 7}}, "generate"),
         ({"evaluate": {"baseline_frames": 500}}, "evaluate"),
@@ -184,16 +186,16 @@ def test_an_experiment_reruns_training_and_dvc_tells_the_difference(restored):
     output = run(
         restored, "dvc", "exp", "run", "--set-param", "train.epochs=1", "--set-param", "train.learning_rate=1e-3"
     )
-    assert started(output) == ["train", "evaluate", "generate", "report"]
-    assert (restored / "metrics/history.csv").read_text().count("\n") == 2
+    assert started(output) == ["train@tier-1", "evaluate", "generate", "report"]
+    assert (restored / "metrics/history/tier-1.csv").read_text().count("\n") == 2
     difference = json.loads(run(restored, "dvc", "metrics", "diff", "--json"))
     nll = difference["metrics/evaluate.json"]["nll"]
     assert nll["old"] != nll["new"]
-    assert "metrics/train.json" in run(restored, "dvc", "metrics", "show")
+    assert "metrics/train/tier-1.json" in run(restored, "dvc", "metrics", "show")
     page = restored / "dvc_plots/index.html"
     assert page.as_uri() in run(restored, "dvc", "plots", "show")
     text = page.read_text()
-    for title in ("Negative log-likelihood", "Learning rate", "spectrograms.png", "waveforms.png"):
+    for title in ("Negative log-likelihood", "tier-1.csv", "spectrograms.png", "waveforms.png"):
         assert title in text
 
 

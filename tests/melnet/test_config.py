@@ -52,6 +52,10 @@ def test_the_projects_own_parameters_are_valid_and_immutable():
         ("model", "tiers", {}),
         ("model", "tiers", {"tier-2": {"layers": 1, "hidden": 1}}),
         ("model", "tiers", {1: {"layers": 1, "hidden": 1}}),
+        ("model", "tiers", {"tier-1": {"layers": 1, "hidden": 1}, "tier-3": {"layers": 1, "hidden": 1}}),
+        ("model", "tiers", {"tier-1": {"layers": 1, "hidden": 1, "feature_layers": 1}}),
+        ("model", "cell", "rnn"),
+        ("model", "condition_on", "speaker"),
         ("train", "learning_rate", "fast"),
         ("train", "learning_rate", float("nan")),
         ("train", "momentum", 1.0),
@@ -60,6 +64,11 @@ def test_the_projects_own_parameters_are_valid_and_immutable():
         ("train", "epochs", None),
         ("downsample", "max_rejected", 1.5),
         ("generate", "temperature", -0.1),
+        ("generate", "top_components", 0),
+        ("generate", "prime", ""),
+        ("generate", "prime_seconds", 0),
+        ("generate", "singer", "anna"),  # of a model that knows no singers
+        ("generate", "singer", []),
         ("generate", "temprature", 1.0),
         ("corpus", "path", ""),
         ("execution", "dask_scheduler", "10.0.0.5:8786"),
@@ -76,6 +85,46 @@ def test_a_wrong_value_is_named(tmp_path, section, key, value):
     assert "\n" not in message
     if section != "mel" or key not in ("n_fft", "fmax"):  # checks of several values name the first of them
         assert key in message
+
+
+def tiers(count):
+    return {f"tier-{number}": {"layers": 1, "hidden": 4} for number in range(1, count + 1)}
+
+
+@pytest.mark.parametrize(
+    ("count", "frames", "bands", "message"),
+    [
+        (4, 50, 32, r"slice\.frames: 50 is no multiple of 4, as 4 tiers need; the nearest: 48 or 52"),
+        (3, 50, 33, r"mel\.n_mels: 33 is no multiple of 2, as 3 tiers need; the nearest: 32 or 34"),
+        (6, 7, 32, r"slice\.frames: 7 is no multiple of 8, as 6 tiers need; the nearest: 8$"),
+    ],
+)
+def test_sizes_that_the_tiers_cannot_divide_are_refused(tmp_path, count, frames, bands, message):
+    def change(content):
+        content["model"]["tiers"] = tiers(count)
+        content["slice"]["frames"], content["mel"]["n_mels"] = frames, bands
+
+    with pytest.raises(ParamsError, match=message):
+        load_params(changed(tmp_path, change))
+
+
+def test_one_singer_for_each_sample(tmp_path):
+    def change(content):
+        content["model"]["condition_on"] = "singer"
+        content["generate"].update(count=2, singer=["anna", "bo", "anna"])
+
+    with pytest.raises(ParamsError, match=r"generate\.singer: 3 names for generate\.count: 2 samples"):
+        load_params(changed(tmp_path, change))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "params").glob("*.yaml")), ids=lambda path: path.name)
+def test_ready_configurations_are_valid_and_say_what_params_yaml_says(path):
+    yaml = YAML(typ="safe")
+    ready, own = yaml.load(path), yaml.load(ROOT / "params.yaml")
+    load_params(path)
+    assert {section: list(values) for section, values in ready.items() if section != "model"} == {
+        section: list(values) for section, values in own.items() if section != "model"
+    }
 
 
 @pytest.mark.parametrize("section", ["corpus", "mel", "train"])

@@ -36,7 +36,7 @@ class FakeShards:
 
 
 def numbers(stream):
-    return np.concatenate([batch[weights > 0][:, 0, 0] for batch, weights in stream]).astype(int)
+    return np.concatenate([batch.x[batch.weights > 0][:, 0, 0] for batch in stream]).astype(int)
 
 
 @settings(max_examples=50, deadline=None)
@@ -48,7 +48,7 @@ def test_each_epoch_has_every_slice_once(sizes, batch_size, window, seed):
     stream = shuffled_batches(shards, PLAIN, batch_size, seed=seed, window_rows=window)
     for _ in range(3):
         epoch = list(islice(stream, steps))
-        assert all(batch.shape == (batch_size, FRAMES, BANDS) for batch, _ in epoch)
+        assert all(batch.x.shape == (batch_size, FRAMES, BANDS) for batch in epoch)
         assert sorted(numbers(epoch)) == list(range(len(shards)))
 
 

@@ -90,7 +90,7 @@ def test_reported_validation_loss_is_that_of_the_slices(data, undisturbed):
 
     tier, progress = undisturbed
     x = data[1].read_all()
-    nll = compiled(lambda x: negative_log_likelihood(x, tier(x), tier.min_sigma))(x)
+    nll = compiled(lambda x: negative_log_likelihood(x, tier({"x": x}), tier.min_sigma))(x)
     assert float(np.mean(nll)) == pytest.approx(progress.best_epoch["val_loss"], abs=1e-5)
 
 

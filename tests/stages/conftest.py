@@ -31,8 +31,8 @@ def write_params(folder, changes):
     return load_params(folder / "params.yaml")
 
 
-def write_shards(folder, params, counts):
-    """Slow waves with noise and some silence, as `slice` would leave them."""
+def write_shards(folder, params, counts, singers=("",)):
+    """Slow waves with noise and some silence, as `slice` would leave them; singers take turns, each at a level."""
     rng = np.random.default_rng(0)
     frames, bands = params.slice.frames, params.mel.n_mels
     settings = Settings(frames=frames, sample_rate=params.downsample.sample_rate, mel=params.mel)
@@ -42,16 +42,20 @@ def write_shards(folder, params, counts):
         mels[rng.random(mels.shape) < 0.1] = np.log(params.mel.floor)
         mels = mels.astype(np.float32)
         with ShardWriter(folder / split, settings, 1000) as writer:
-            writer.write("wave.wav", np.arange(count) * frames, mels)
+            for turn, singer in enumerate(singers):
+                starts = np.arange(count)[turn :: len(singers)] * frames
+                writer.write("wave.wav", starts, mels[turn :: len(singers)] + turn, singer)
         if split == "train":
             moments = Moments.of(mels)
     columns = {name: getattr(moments, name).tolist() for name in ("mean", "std", "low", "high")}
     (folder / "normalisation.json").write_text(json.dumps(columns))
+    (folder / "singers.json").write_text(json.dumps({"singers": sorted(set(singers))}))
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """A workspace after `train`, and its parameters; not to be changed."""
+    from stages.model import model
     from stages.train import train
 
     folder = tmp_path_factory.mktemp("workspace")
@@ -62,6 +66,7 @@ def trained(tmp_path_factory):
     write_shards(folder / "data/shards", params, {"train": 40, "valid": 12, "test": 20})
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        model(params)
         train(params)
     return folder, params
 

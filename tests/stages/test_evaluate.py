@@ -17,6 +17,7 @@ FIGURES = ("nll", "baseline_band_nll", "baseline_previous_frame_nll")
 def test_metrics(workspace):
     evaluate(workspace)
     metrics = json.loads(Path("metrics/evaluate.json").read_text())
+    assert metrics.pop("tiers") == {"tier-1": pytest.approx(metrics["nll"])}
     assert set(metrics) == {"floored", *FIGURES, *(f"{name}_above_floor" for name in FIGURES)}
     x = Shards(SHARDS / "test").read_all()
     assert metrics["floored"] == pytest.approx((x <= np.log(1e-5) + 1e-3).mean())

@@ -8,26 +8,29 @@ import keras
 import pandas as pd
 import pytest
 
-from melnet.saved import load
+from melnet.config import Tier
+from melnet.saved import ModelError, load
 from stages.common import MODELS, SHARDS, StageError
 from stages.fingerprint import fingerprint
-from stages.train import CHECKPOINT, CURVES, LOGS, train
+from stages.model import model
+from stages.train import CHECKPOINTS, LOGS, train
 
 
 def test_outputs(workspace):
     description, tiers = load(MODELS)
     assert description.frames == 10
     assert description.mel == workspace.mel
-    assert list(tiers) == ["tier-1"]
-    metrics = json.loads(Path("metrics/train.json").read_text())
-    history = pd.read_csv("metrics/history.csv")
+    assert description.tiers == ["tier-1"]
+    assert [tier.bands for tier in tiers] == [32]
+    metrics = json.loads(Path("metrics/train/tier-1.json").read_text())
+    history = pd.read_csv("metrics/history/tier-1.csv")
     assert history["epoch"].tolist() == [1, 2]
     assert metrics["val_loss"] == history["val_loss"].min()
     assert history["loss"].iloc[1] < history["loss"].iloc[0]
-    assert CURVES.stat().st_size > 10_000
-    assert any((LOGS / "tensorboard").rglob("events*"))
-    assert any((LOGS / "dvclive").rglob("*.tsv"))
-    assert not CHECKPOINT.exists()
+    assert Path("plots/training/tier-1.png").stat().st_size > 10_000
+    assert any((LOGS / "tier-1/tensorboard").rglob("events*"))
+    assert any((LOGS / "tier-1/dvclive").rglob("*.tsv"))
+    assert not list(CHECKPOINTS.iterdir())
 
 
 class Interrupted(keras.callbacks.Callback):
@@ -36,18 +39,20 @@ class Interrupted(keras.callbacks.Callback):
 
 
 def test_an_interrupted_training_goes_on_to_the_same_bytes(workspace, monkeypatch, capsys):
-    files = ["models/melnet.json", "models/tier-1.weights.h5", "metrics/train.json", "metrics/history.csv"]
-    undisturbed = [Path(name).read_bytes() for name in files]
-    shutil.rmtree(MODELS)
+    made = ["models/tier-1.weights.h5", "models/tiers/tier-1.json", "metrics/train/tier-1.json"]
+    files = [Path(name) for name in [*made, "metrics/history/tier-1.csv"]]
+    undisturbed = [path.read_bytes() for path in files]
+    for path in files:
+        path.unlink()
     with monkeypatch.context() as patch:
-        patch.setattr("stages.train._logs", lambda progress: [Interrupted()])
+        patch.setattr("stages.train._logs", lambda *_: [Interrupted()])
         with pytest.raises(KeyboardInterrupt):
             train(workspace)
-    assert CHECKPOINT.exists()
-    assert not MODELS.exists()
+    assert (CHECKPOINTS / "tier-1.npz").exists()
+    assert not any(path.exists() for path in files)
     train(workspace)
     assert "continuing after epoch 1" in capsys.readouterr().out
-    assert [Path(name).read_bytes() for name in files] == undisturbed
+    assert [path.read_bytes() for path in files] == undisturbed
 
 
 def test_fingerprint_knows_data_code_and_settings(workspace):
@@ -68,3 +73,54 @@ def test_damaged_and_missing_shards_stop_it_by_name(workspace):
     shutil.rmtree(SHARDS / "valid")
     with pytest.raises(StageError, match="data/shards/valid"):
         train(workspace)
+
+
+def three_tiers(params):
+    tiers = {f"tier-{n}": Tier(layers=1, hidden=n + 3) for n in (1, 2, 3)}
+    return params.model_copy(update={"model": params.model.model_copy(update={"tiers": tiers})})
+
+
+def test_one_tier_of_three_is_trained_and_the_others_stay(workspace, capsys):
+    params = three_tiers(workspace)
+    model(params)
+    with pytest.raises(ModelError, match=r"tiers/tier-1\.json: trained for another models/melnet\.json"):
+        load(MODELS)
+    train(params)
+    _, tiers = load(MODELS)
+    assert [(tier.hidden, tier.bands, len(tier.features)) for tier in tiers] == [(4, 16, 0), (5, 16, 1), (6, 16, 1)]
+    before = {path: path.read_bytes() for path in MODELS.rglob("tier-*")}
+    other = params.model.tiers | {"tier-2": Tier(layers=1, hidden=8)}
+    params = params.model_copy(update={"model": params.model.model_copy(update={"tiers": other})})
+    model(params)
+    train(params, "tier-2")
+    assert {path.name for path, content in before.items() if path.read_bytes() != content} == {
+        "tier-2.json",
+        "tier-2.weights.h5",
+    }
+    assert load(MODELS)[1][1].hidden == 8
+    # Back to one: what is left of the others would be taken for part of the model.
+    model(workspace)
+    assert not list(Path().rglob("tier-[23].*"))
+
+
+def test_another_number_of_tiers_has_to_be_laid_out_first(workspace):
+    with pytest.raises(StageError, match=r"melnet\.json has tier-1; run the stage model again"):
+        train(three_tiers(workspace))
+    with pytest.raises(StageError, match=r"'tier-9' is no tier of model\.tiers: tier-1"):
+        train(workspace, "tier-9")
+
+
+def test_describing_trains_nothing(workspace, capsys):
+    shutil.rmtree(MODELS)
+    train(three_tiers(workspace), describe=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["tier", "tier-1", "tier-2", "tier-3", "all"]
+    assert lines[1].split()[1:4] == ["5", "x", "16"]
+    assert lines[3].split()[1:4] == ["10", "x", "16"]
+    assert not MODELS.exists()
+
+
+def test_recordings_of_nobody_stop_a_model_of_singers(workspace):
+    conditioned = workspace.model.model_copy(update={"condition_on": "singer"})
+    with pytest.raises(StageError, match=r"model\.condition_on: singer, but recordings lie directly in data/demo"):
+        model(workspace.model_copy(update={"model": conditioned}))
