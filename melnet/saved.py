@@ -70,7 +70,8 @@ def save(folder: Path, description: Description, tiers: dict[str, Tier]) -> None
         # A compiled tier would save its optimizer too, which is twice as much again.
         plain = build_tier(description.model, name, description.mel.n_mels)
         plain.set_weights(tier.get_weights())
-        with written(weights_path(folder, name)) as temporary:
+        # HDF5 ends the process when the disk is full.
+        with written(weights_path(folder, name), needed=8 * plain.count_params() + 2**20) as temporary:
             plain.save_weights(temporary, overwrite=True)
             hashes[name] = hashlib.sha256(temporary.read_bytes()).hexdigest()
     with written(folder / "melnet.json") as temporary:
