@@ -2,7 +2,7 @@
 
 Every file below corpus.path is tried, whatever its name; what libsndfile reads becomes the mean of its channels at
 downsample.sample_rate, 24-bit FLAC, at the same relative path. manifest.parquet has one row per file: one that cannot
-be used (not audio, truncated, damaged, empty, all zeros, NaN or infinite samples, shorter than
+be used (not audio, truncated, damaged, empty, all zeros, NaN or infinite samples, a rate below 1 kHz, shorter than
 downsample.min_seconds) is listed there with its reason, and the rest goes on. The stage fails if no file can be used,
 or if more than downsample.max_rejected of the files are rejected; rejected files that are hidden or not named like
 audio (notes, covers, labels) are listed, but do not count in that share. Hidden folders are passed over. Links to files
@@ -25,6 +25,8 @@ from stages.common import CLEAN, StageError, main
 from stages.corpus import MANIFEST, SCHEMA, UNREADABLE, Found, named_audio, output_names, text, walk
 from stages.parallel import parallel
 
+# Below it a file is no recording, and resampling would make an hour of noise of a few bytes with a wrong header.
+MIN_SOURCE_RATE = 1000  # Hz
 LISTED = 20  # rejected files that a message names
 
 
@@ -144,6 +146,9 @@ def convert_file(job: Job) -> Row:
 
 def _convert(job: Job) -> Row:
     source = inspect(job.source)
+    if source.sample_rate < MIN_SOURCE_RATE:
+        least = f"the least is {MIN_SOURCE_RATE} Hz"
+        raise UnusableAudio(f"a sample rate of {source.sample_rate} Hz, which holds no sound; {least}")
     if source.seconds < job.settings.min_seconds:
         raise UnusableAudio(f"shorter than downsample.min_seconds {job.settings.min_seconds}: {source.seconds:.3f} s")
     target = job.folder / job.output
