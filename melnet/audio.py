@@ -227,6 +227,8 @@ def write_wav(path: Path, samples: np.ndarray, sample_rate: int, *, normalise: b
     ------
     ValueError
         ``samples`` has another shape, or holds NaN or infinity.
+    OSError
+        ``path`` cannot be written.
     """
     samples = np.asarray(samples)
     if samples.ndim != 1 or not np.isfinite(samples).all():
@@ -235,7 +237,10 @@ def write_wav(path: Path, samples: np.ndarray, sample_rate: int, *, normalise: b
     if normalise and peak > 0:
         samples = samples / peak * 0.95
     with written(path) as temporary:
-        soundfile.write(os.fspath(temporary), samples, sample_rate, "PCM_16", format="WAV")
+        try:
+            soundfile.write(os.fspath(temporary), samples, sample_rate, "PCM_16", format="WAV")
+        except soundfile.LibsndfileError as error:
+            raise OSError(f"{path}: cannot be written: {error.error_string}") from error
 
 
 @contextmanager

@@ -48,7 +48,7 @@ class Downsample(Section):
 class Mel(Section):
     n_fft: int = Field(ge=16, le=2**16)
     hop_length: int = Field(ge=1)
-    n_mels: int = Field(ge=1)
+    n_mels: int = Field(ge=1, le=2**15)  # there are no more FFT bins
     fmin: Finite = Field(ge=0)
     fmax: Finite = Field(gt=0)
     floor: Finite = Field(gt=0)

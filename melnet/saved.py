@@ -137,7 +137,8 @@ def save_tier(folder: Path, description: Description, name: str, settings: TierS
     # A compiled tier would save its optimizer too, which is twice as much again.
     plain = build_tier(description, name, settings)
     plain.set_weights(tier.get_weights())
-    with written(weights_path(folder, name)) as temporary:
+    # HDF5 ends the process when the disk is full.
+    with written(weights_path(folder, name), needed=8 * plain.count_params() + 2**20) as temporary:
         plain.save_weights(temporary, overwrite=True)
         digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
     content = {

@@ -22,7 +22,7 @@ def demo(params: Params) -> None:
     """Write ``data/demo``, complete or not at all."""
     settings = params.demo
     digits = max(2, len(str(settings.files)))
-    with written_folder(DEMO) as folder:
+    with written_folder(DEMO, needed=int(settings.minutes * 60 * settings.sample_rate * 2)) as folder:
         seconds = sum(
             write_song(folder / f"song-{number:0{digits}}.wav", settings, number)
             for number in progress(range(1, settings.files + 1), total=settings.files, label="demo", unit="files")
@@ -34,10 +34,13 @@ def write_song(path: Path, settings: Demo, number: int) -> float:
     """Write song ``number`` phrase by phrase; return its length in seconds."""
     rng = np.random.default_rng((settings.seed, number))
     phrases = song(rng, settings.minutes * 60 / settings.files, settings.sample_rate)
-    with sf.SoundFile(path, "w", settings.sample_rate, channels=1, subtype="PCM_16") as file:
-        for phrase in phrases:
-            file.write(phrase)
-        return file.frames / settings.sample_rate
+    try:
+        with sf.SoundFile(path, "w", settings.sample_rate, channels=1, subtype="PCM_16") as file:
+            for phrase in phrases:
+                file.write(phrase)
+            return float(file.frames / settings.sample_rate)
+    except sf.LibsndfileError as error:
+        raise OSError(f"{path}: cannot be written: {error.error_string}") from error
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 Every file below corpus.path is tried, whatever its name; what libsndfile reads becomes the mean of its channels at
 downsample.sample_rate, 24-bit FLAC, at the same relative path. manifest.parquet has one row per file: one that cannot
-be used (not audio, truncated, damaged, empty, all zeros, NaN or infinite samples, shorter than
+be used (not audio, truncated, damaged, empty, all zeros, NaN or infinite samples, a rate below 1 kHz, shorter than
 downsample.min_seconds) is listed there with its reason, and the rest goes on. The stage fails if no file can be used,
 or if more than downsample.max_rejected of the files are rejected; rejected files that are hidden or not named like
 audio (notes, covers, labels) are listed, but do not count in that share. Hidden folders are passed over. Links to files
@@ -10,6 +10,7 @@ inside the corpus are followed; other links are rejected. The first folder below
 """
 
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
@@ -18,12 +19,14 @@ import pyarrow.parquet as pq
 
 from melnet.audio import convert, inspect
 from melnet.config import Downsample, Params
-from melnet.files import written_folder
+from melnet.files import NoSpace, size, written_folder
 from melnet.intact import NotAudio, UnusableAudio
 from stages.common import CLEAN, StageError, main
-from stages.corpus import MANIFEST, SCHEMA, UNREADABLE, named_audio, output_names, singer, text, walk
+from stages.corpus import MANIFEST, SCHEMA, UNREADABLE, Found, named_audio, output_names, singer, text, walk
 from stages.parallel import parallel
 
+# Below it a file is no recording, and resampling would make an hour of noise of a few bytes with a wrong header.
+MIN_SOURCE_RATE = 1000  # Hz
 LISTED = 20  # rejected files that a message names
 
 
@@ -60,44 +63,22 @@ def downsample(params: Params) -> None:
     """Write ``data/24k``; raise :class:`StageError` if the corpus is missing, holds nothing usable or too much else."""
     if "://" in params.corpus.path:
         raise StageError(f"corpus.path: {params.corpus.path} is a URL; mount it as a folder, and name that")
-    corpus, settings = Path(params.corpus.path), params.downsample
+    corpus = Path(params.corpus.path)
     _check_folders(corpus)
     found = sorted(walk(corpus), key=lambda item: text(item.path))
     if not found:
         raise StageError(f"corpus.path: {corpus} holds no files")
-    outputs = output_names([item.path for item in found])
-    with written_folder(CLEAN) as folder:
-        jobs = (
-            Job(
-                corpus.absolute() / item.path,
-                text(item.path),
-                item.problem,
-                folder.absolute(),
-                output,
-                singer(item.path),
-                settings,
-            )
-            for item, output in zip(found, outputs, strict=True)
-        )
-        results = parallel(
-            convert_file,
-            jobs,
-            total=len(found),
-            label="downsample",
-            unit="files",
-            scheduler=params.execution.dask_scheduler,
-            shared=[corpus],
-        )
-        rows = list(results)
-        used = [row for row in rows if row.status == "ok"]
-        rejected = [row for row in rows if row.status == "rejected" and named_audio(Path(row.path))]
-        if not used:
-            raise StageError(f"corpus.path: no usable recording in {corpus}; {_listing(rows)}")
-        share = len(rejected) / (len(rejected) + len(used))
-        if share > settings.max_rejected:
-            limit = f"more than downsample.max_rejected: {settings.max_rejected}"
-            raise StageError(f"{share:.0%} of the recordings in {corpus} are rejected, {limit}; {_listing(rejected)}")
-        pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows], SCHEMA), folder / MANIFEST)
+    rows: list[Row] = []
+    try:
+        with written_folder(CLEAN) as folder:
+            rows.extend(_converted(found, corpus, folder, params))
+            used = [row for row in rows if row.status == "ok"]
+            rejected = [row for row in rows if row.status == "rejected" and named_audio(Path(row.path))]
+            _check_rejected(rows, used, rejected, params)
+            pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows], SCHEMA), folder / MANIFEST)
+    except NoSpace as error:
+        done = len(rows) / len(found)
+        raise StageError(f"{error}" + (f"; about {size(error.free / done)} in all" if done else "")) from error
     if rejected:
         print(_listing(rejected), file=sys.stderr)
     others = len(rows) - len(used) - len(rejected)
@@ -106,6 +87,42 @@ def downsample(params: Params) -> None:
         f"{sum(row.seconds_in or 0 for row in used) / 3600:.2f} h in, "
         f"{sum(row.seconds_out or 0 for row in used) / 3600:.2f} h out, in {CLEAN}"
     )
+
+
+def _converted(found: list[Found], corpus: Path, folder: Path, params: Params) -> Iterator[Row]:
+    outputs = output_names([item.path for item in found])
+    jobs = (
+        Job(
+            corpus.absolute() / item.path,
+            text(item.path),
+            item.problem,
+            folder.absolute(),
+            output,
+            singer(item.path),
+            params.downsample,
+        )
+        for item, output in zip(found, outputs, strict=True)
+    )
+    return parallel(
+        convert_file,
+        jobs,
+        total=len(found),
+        label="downsample",
+        unit="files",
+        scheduler=params.execution.dask_scheduler,
+        shared=[corpus],
+    )
+
+
+def _check_rejected(rows: list[Row], used: list[Row], rejected: list[Row], params: Params) -> None:
+    if not used:
+        raise StageError(f"corpus.path: no usable recording in {params.corpus.path}; {_listing(rows)}")
+    share = len(rejected) / (len(rejected) + len(used))
+    if share > params.downsample.max_rejected:
+        limit = f"more than downsample.max_rejected: {params.downsample.max_rejected}"
+        raise StageError(
+            f"{share:.0%} of the recordings in {params.corpus.path} are rejected, {limit}; {_listing(rejected)}"
+        )
 
 
 def _check_folders(corpus: Path) -> None:
@@ -139,6 +156,9 @@ def convert_file(job: Job) -> Row:
 
 def _convert(job: Job) -> Row:
     source = inspect(job.source)
+    if source.sample_rate < MIN_SOURCE_RATE:
+        least = f"the least is {MIN_SOURCE_RATE} Hz"
+        raise UnusableAudio(f"a sample rate of {source.sample_rate} Hz, which holds no sound; {least}")
     if source.seconds < job.settings.min_seconds:
         raise UnusableAudio(f"shorter than downsample.min_seconds {job.settings.min_seconds}: {source.seconds:.3f} s")
     target = job.folder / job.output

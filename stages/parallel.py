@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -43,7 +43,7 @@ def parallel(
     unit: str,
     scheduler: str | None = None,
     shared: Sequence[Path] = (),
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """Yield ``function(item)`` for each item, in the order of ``items``.
 
     One thread per core does them; or, where ``scheduler`` or the environment names the scheduler of a Dask cluster, its

@@ -8,8 +8,8 @@ standard deviation and the range of each mel band over the train split; singers.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # c
 
 from melnet.audio import read_mono, stored_rate
 from melnet.config import Mel, Params
-from melnet.files import written_folder
+from melnet.files import NoSpace, size, written_folder
 from melnet.intact import UnusableAudio
 from melnet.moments import Moments
 from melnet.shards import Settings, ShardWriter
@@ -74,31 +74,28 @@ def slice_recordings(params: Params) -> None:
     tasks = list(_tasks(recordings, assigned, params))
     settings = Settings(frames=params.slice.frames, sample_rate=params.downsample.sample_rate, mel=params.mel)
     moments = Moments.none(settings.bands)
-    with written_folder(SHARDS) as folder, ExitStack() as stack:
-        stack.enter_context(threadpool_limits(1, "blas"))  # there is a thread of ours for each core already
-        writers = {
-            split: stack.enter_context(ShardWriter(folder / split, settings, params.slice.shard_rows))
-            for split in SPLITS
-        }
-        results = parallel(
-            analyse,
-            tasks,
-            total=len(tasks),
-            label="slice",
-            unit="parts",
-            scheduler=params.execution.dask_scheduler,
-            shared=[CLEAN],
-        )
-        for task, parts in zip(tasks, results, strict=True):
-            for chunk, part in zip(task.chunks, parts, strict=True):
-                starts = np.arange(chunk.first, chunk.last) * params.slice.frames
-                writers[chunk.split].write(task.recording.path, starts, part.mels, task.recording.singer)
-                if chunk.split == "train":
-                    moments = moments.merged(part.moments)
-        columns = {name: getattr(moments, name).tolist() for name in ("mean", "std", "low", "high")}
-        write_json(folder / "normalisation.json", {**columns, "frames": moments.frames})
-        # Of all splits: nobody becomes unknown because blocks fell otherwise.
-        write_json(folder / "singers.json", {"singers": sorted({r.singer for r in recordings if r.slices})})
+    try:
+        with written_folder(SHARDS) as folder, ExitStack() as stack:
+            stack.enter_context(threadpool_limits(1, "blas"))  # there is a thread of ours for each core already
+            writers = {
+                split: stack.enter_context(ShardWriter(folder / split, settings, params.slice.shard_rows))
+                for split in SPLITS
+            }
+            # Closed with the rest: an error of the writers ends the work, and its message comes last.
+            results = stack.enter_context(closing(_analysed(tasks, params)))
+            for task, parts in zip(tasks, results, strict=True):
+                for chunk, part in zip(task.chunks, parts, strict=True):
+                    starts = np.arange(chunk.first, chunk.last) * params.slice.frames
+                    writers[chunk.split].write(task.recording.path, starts, part.mels, task.recording.singer)
+                    if chunk.split == "train":
+                        moments = moments.merged(part.moments)
+            columns = {name: getattr(moments, name).tolist() for name in ("mean", "std", "low", "high")}
+            write_json(folder / "normalisation.json", {**columns, "frames": moments.frames})
+            # Of all splits: nobody becomes unknown because blocks fell otherwise.
+            write_json(folder / "singers.json", {"singers": sorted({r.singer for r in recordings if r.slices})})
+    except NoSpace as error:
+        most = sum(recording.slices for recording in recordings) * params.slice.frames * settings.bands * 4
+        raise StageError(f"{error}; at most {size(most)} in all") from error
     seconds = params.slice.frames * params.mel.hop_length / params.downsample.sample_rate
     shares = (f"{writers[split].rows} {split} ({writers[split].rows * seconds / 60:.1f} min)" for split in SPLITS)
     short = sum(recording.slices == 0 for recording in recordings)
@@ -174,6 +171,18 @@ def _tasks(recordings: list[Recording], assigned: dict[str, list[tuple[Block, st
         for i in range(0, len(chunks), TASK_CHUNKS):
             part = chunks[i : i + TASK_CHUNKS]
             yield Task(recording, part, params.slice.frames, params.mel, params.downsample.sample_rate)
+
+
+def _analysed(tasks: list[Task], params: Params) -> Generator[list[Part]]:
+    return parallel(
+        analyse,
+        tasks,
+        total=len(tasks),
+        label="slice",
+        unit="parts",
+        scheduler=params.execution.dask_scheduler,
+        shared=[CLEAN],
+    )
 
 
 def analyse(task: Task) -> list[Part]:

@@ -58,7 +58,7 @@ def finished_run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for stage in ("downsample", "slice"):  # starting processes takes longer than this little work
-            patch.setattr(f"stages.{stage}.parallel", lambda function, items, **_: map(function, items))
+            patch.setattr(f"stages.{stage}.parallel", lambda function, items, **_: (function(item) for item in items))
         downsample(params)
         slice_recordings(params)
         make_samples(params)

@@ -38,6 +38,7 @@ def test_the_projects_own_parameters_are_valid_and_immutable():
         ("mel", "fmin", -1.0),
         ("mel", "n_mels", 500),
         ("mel", "n_mels", 0),
+        ("mel", "n_mels", 10**9),
         ("mel", "n_fft", 64),
         ("mel", "hop_length", 4096),
         ("mel", "floor", 0.0),
@@ -168,3 +169,67 @@ def test_mel_edges_and_resolution_are_librosas(n_mels, fmin, width, n_fft):
     elif (weights.max(axis=1) == 0).any():
         with pytest.raises(ValueError, match="holds no FFT bin"):
             check_mel(mel, 24000)
+
+
+PARAMS = YAML(typ="safe").load(ROOT / "params.yaml")
+anything = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.integers(-(10**30), 10**30),
+        st.floats(),
+        st.text(max_size=5),
+        st.sampled_from([0, -1, 1e300, -1e-300, "1", "yes", "tcp://", 2**63, 10**400]),
+    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=4,
+)
+
+
+@pytest.mark.parametrize(("section", "key"), [(section, key) for section in PARAMS for key in PARAMS[section]])
+@settings(max_examples=40, deadline=None)
+@given(value=anything)
+def test_any_value_is_taken_as_it_is_or_refused_by_name(tmp_path_factory, section, key, value):
+    path = tmp_path_factory.getbasetemp() / "any.yaml"
+    content = {name: dict(values) for name, values in PARAMS.items()}
+    content[section][key] = value
+    YAML(typ="safe").dump(content, path)
+    try:
+        params = load_params(path)
+    except ParamsError as error:
+        message = str(error)
+        assert message.startswith(f"{path}: ")
+        assert "\n" not in message
+        # Checks of several values name the first of them.
+        assert f"{section}." in message or section in ("mel", "downsample", "slice", "model", "generate")
+    else:
+        taken = getattr(getattr(params, section), key)
+        taken = taken.model_dump() if hasattr(taken, "model_dump") else taken
+        if key != "tiers":
+            assert taken == value
+            assert isinstance(value, bool) == isinstance(taken, bool)
+
+
+@settings(max_examples=300, deadline=None)
+@given(at=st.integers(0), change=st.binary(min_size=1, max_size=3), delete=st.integers(0, 40))
+def test_any_damage_to_the_file_is_refused_or_means_a_valid_one(tmp_path_factory, at, change, delete):
+    path = tmp_path_factory.getbasetemp() / "damaged.yaml"
+    content = (ROOT / "params.yaml").read_bytes()
+    at %= len(content)
+    path.write_bytes(content[:at] + change + content[at + delete :])
+    try:
+        load_params(path)
+    except ParamsError as error:
+        assert str(error).startswith(f"{path}: ")
+        assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe", b"\x00", b"[" * 5000, b"a: &a [*a]", b"a: 1\na: 2", b"!!python/object:os.system {}"]
+)
+def test_files_that_are_worse_than_wrong_are_named(tmp_path, content):
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ParamsError, match=r"params\.yaml: "):
+        load_params(path)

@@ -84,3 +84,49 @@ def test_broken_json_and_missing_files_are_refused(folder):
     (folder / "melnet.json").unlink()
     with pytest.raises(ModelError, match=r"melnet\.json: no such file"):
         load(folder)
+
+
+def files(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def flipped(path, rng):
+    """Flip a bit, or cut the file off; what was done."""
+    content = bytearray(path.read_bytes())
+    at = int(rng.integers(len(content)))
+    if rng.random() < 0.1:
+        del content[at:]
+    else:
+        content[at] ^= 1 << int(rng.integers(8))
+    path.write_bytes(content)
+    return f"{path.name} at byte {at}"
+
+
+def test_any_damage_to_weights_is_refused(folder):
+    rng = np.random.default_rng(0)
+    for path in files(folder):
+        if path.suffix == ".h5":
+            whole = path.read_bytes()
+            for _ in range(200):
+                flipped(path, rng)
+                with pytest.raises(ModelError, match=path.name):
+                    load(folder)
+                path.write_bytes(whole)
+
+
+def test_any_damage_to_a_description_is_refused_or_means_another_model(folder):
+    """Never a crash, and never code that runs."""
+    rng = np.random.default_rng(1)
+    refused = 0
+    for path in files(folder):
+        if path.suffix == ".json":
+            whole = path.read_bytes()
+            for _ in range(150):
+                what = flipped(path, rng)
+                try:
+                    load(folder)
+                except ModelError as error:
+                    refused += 1
+                    assert str(folder) in str(error), what
+                path.write_bytes(whole)
+    assert refused > 100

@@ -150,3 +150,24 @@ def test_a_loss_that_is_no_number_stops_at_once(data, tmp_path):
     wild = SETTINGS.model_copy(update={"learning_rate": 1e30, "clip_norm": 1e30})
     with pytest.raises(TrainingDiverged, match=r"at step \d+ .* learning rate 1e\+30"):
         trained(data, tmp_path / "tier.npz", settings=wild)
+
+
+class Poison(keras.callbacks.Callback):
+    """A weight that is no number, from the third epoch on."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 2:
+            weight = self.model.trainable_variables[0]
+            weight.assign(weight * np.nan)
+
+
+def test_a_training_that_diverges_keeps_its_last_good_epoch(data, undisturbed, tmp_path):
+    path = tmp_path / "tier.npz"
+    with pytest.raises(TrainingDiverged, match=r"became nan at step 1 .* lower train\.learning_rate"):
+        trained(data, path, [Poison()])
+    found = Progress(path, "a")
+    assert found.history == undisturbed[1].history[:2]
+    assert all(np.isfinite(array).all() for array in found.best)
+    tier, _ = trained(data, path)
+    for kept, weight in zip(tier.get_weights(), undisturbed[0].get_weights(), strict=True):
+        np.testing.assert_array_equal(kept, weight)

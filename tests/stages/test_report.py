@@ -139,7 +139,9 @@ def test_changed_settings_stand_beside_their_defaults(run):
 
 
 def test_the_defaults_know_every_setting():
-    assert set(SHIPPED) == set(flat(load_params(ROOT / "params.yaml").model_dump(exclude={"execution"}, exclude_unset=True)))
+    assert set(SHIPPED) == set(
+        flat(load_params(ROOT / "params.yaml").model_dump(exclude={"execution"}, exclude_unset=True))
+    )
 
 
 def test_the_defaults_are_those_of_params_yaml():

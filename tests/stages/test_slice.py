@@ -30,7 +30,7 @@ DEFAULTS = load_params(Path(__file__).parents[2] / PARAMS)
 def project(tmp_path, monkeypatch):
     """An empty project, which is the working folder; the work is done in one thread."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(stages.slice, "parallel", lambda function, items, **_: map(function, items))
+    monkeypatch.setattr(stages.slice, "parallel", lambda function, items, **_: (function(item) for item in items))
 
 
 def params(**settings) -> Params:
