@@ -12,6 +12,7 @@ from melnet.audio import read_mono, write_wav
 from melnet.config import Generate, Mel
 from melnet.dataset import Passage, passages
 from melnet.inversion import mel_to_audio
+from melnet.progress import progress
 from melnet.shards import Shards
 from melnet.spectrogram import log_mel
 from melnet.tracks import colour_range, inversion_error, outline, save_spectrogram, time_ticks
@@ -54,7 +55,7 @@ def write(folder: Path, pieces: list[Piece], sample_rate: int) -> tuple[list[Tra
     """Write audio/*.wav and pictures/*.png below ``folder``; give the tracks and the range of their colours."""
     limits = colour_range([piece.log_mel for piece in pieces])
     tracks = []
-    for piece in pieces:
+    for piece in progress(pieces, total=len(pieces), label="report", unit="tracks"):
         write_wav(folder / "audio" / f"{piece.slug}.wav", piece.signal, sample_rate, normalise=True)
         save_spectrogram(folder / "pictures" / f"{piece.slug}.png", piece.log_mel, limits)
         seconds = len(piece.signal) / sample_rate
