@@ -70,10 +70,26 @@ def _samples(mel: Mel, sample_rate: int) -> Iterator[Piece]:
         raise StageError(f"{path} does not exist; the stage generate makes it")
     table = pq.read_table(path)
     frames = json.loads(table.schema.metadata[b"melnet"])["frames"]
-    for name, values in zip(table["sample"].to_pylist(), table["mel"], strict=True):
+    columns = (table[column].to_pylist() for column in ("sample", "singer"))
+    for name, singer, values in zip(*columns, table["mel"], strict=True):
+        title = f"{name}, {singer}" if singer else name
         sung = np.array(values.values).reshape(frames, mel.n_mels)
         signal = read_mono(SAMPLES / f"{name}.wav")
-        yield Piece("generated", name, "sample", name, signal, sung, inversion_error(signal, sung, mel, sample_rate))
+        yield Piece("generated", title, "sample", name, signal, sung, inversion_error(signal, sung, mel, sample_rate))
+        joined = f"{name}-joined"
+        if (SAMPLES / f"{joined}.wav").is_file():
+            signal = read_mono(SAMPLES / f"{joined}.wav")
+            both = _with_prime(signal, sung, mel, sample_rate)
+            yield Piece("generated", title, "with its prime", joined, signal, both, None)
+
+
+def _with_prime(signal: np.ndarray, sung: np.ndarray, mel: Mel, sample_rate: int) -> np.ndarray:
+    """Log-mel of a sample after its prime, from the audio of both: the prime's is as loud as the sample's tells."""
+    heard = log_mel(signal, mel, sample_rate)
+    # The WAV was scaled to its peak.
+    level = np.sqrt(np.exp(sung).sum() / np.exp(heard[-len(sung) :]).sum())
+    heard = log_mel((level * signal).astype(np.float32), mel, sample_rate)
+    return np.concatenate([heard[: -len(sung)], sung])
 
 
 def _recorded(found: list[Passage], settings: Generate, test: Shards) -> Iterator[Piece]:

@@ -76,7 +76,9 @@ def report(params: Params) -> None:
 def _content(params: Params, shards: dict[str, Shards]) -> dict[str, Any]:
     """What page and card say in numbers and words."""
     defaults = flat(YAML(typ="safe").load(PAGE / "defaults.yaml"))
-    settings = flat(params.model_dump(exclude={"execution"}, exclude_unset=True))  # which changes no result, and so not the page
+    settings = flat(
+        params.model_dump(exclude={"execution"}, exclude_unset=True)
+    )  # which changes no result, and so not the page
     # Not the card, nor anything else that this stage makes: its own last hash would be part of the next.
     models = sorted(path for path in MODELS.rglob("*") if path.is_file() and path != CARD)
     measured = metrics()
