@@ -227,7 +227,7 @@ def fit(
             ),
             initial_epoch=first,
             epochs=settings.epochs,
-            verbose=1 if sys.stdout.isatty() else 2,
+            verbose=0,  # `callbacks` say what there is to say
             callbacks=[
                 StopAtNaN(),
                 keras.callbacks.LearningRateScheduler(lambda epoch, _: learning_rate(settings, epoch)),

@@ -4,6 +4,7 @@ Writes demo.files songs as 16-bit mono WAV at demo.sample_rate. Together they la
 each ends with a whole phrase. The same settings give the same bytes; a song depends on its number, not on the others.
 """
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +21,16 @@ DEMO = Path("data/demo")
 
 def demo(params: Params) -> None:
     """Write ``data/demo``, complete or not at all."""
+    started = time.monotonic()
     settings = params.demo
+    print(f"{settings.files} songs of one voice, {settings.minutes:g} minutes at {settings.sample_rate} Hz", flush=True)
     digits = max(2, len(str(settings.files)))
     with written_folder(DEMO, needed=int(settings.minutes * 60 * settings.sample_rate * 2)) as folder:
         seconds = sum(
             write_song(folder / f"song-{number:0{digits}}.wav", settings, number)
             for number in progress(range(1, settings.files + 1), total=settings.files, label="demo", unit="files")
         )
-    print(f"{settings.files} songs, {seconds / 60:.2f} minutes, in {DEMO}")
+    print(f"{settings.files} songs, {seconds / 60:.2f} minutes, in {DEMO}; {time.monotonic() - started:.0f} s")
 
 
 def write_song(path: Path, settings: Demo, number: int) -> float:

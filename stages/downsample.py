@@ -10,6 +10,7 @@ inside the corpus are followed; other links are rejected. The first folder below
 """
 
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -63,11 +64,13 @@ def downsample(params: Params) -> None:
     """Write ``data/24k``; raise :class:`StageError` if the corpus is missing, holds nothing usable or too much else."""
     if "://" in params.corpus.path:
         raise StageError(f"corpus.path: {params.corpus.path} is a URL; mount it as a folder, and name that")
+    started = time.monotonic()
     corpus = Path(params.corpus.path)
     _check_folders(corpus)
     found = sorted(walk(corpus), key=lambda item: text(item.path))
     if not found:
         raise StageError(f"corpus.path: {corpus} holds no files")
+    print(f"{len(found)} files below {corpus}, to mono FLAC at {params.downsample.sample_rate} Hz", flush=True)
     rows: list[Row] = []
     try:
         with written_folder(CLEAN) as folder:
@@ -85,7 +88,7 @@ def downsample(params: Params) -> None:
     print(
         f"{len(used)} files used, {len(rejected)} rejected, {others} others passed over: "
         f"{sum(row.seconds_in or 0 for row in used) / 3600:.2f} h in, "
-        f"{sum(row.seconds_out or 0 for row in used) / 3600:.2f} h out, in {CLEAN}"
+        f"{sum(row.seconds_out or 0 for row in used) / 3600:.2f} h out, in {CLEAN}; {time.monotonic() - started:.0f} s"
     )
 
 

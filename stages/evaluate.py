@@ -13,10 +13,11 @@ import numpy as np
 
 from melnet.baselines import BandMixture, PreviousFrame, floored
 from melnet.config import Params
-from melnet.dataset import UnknownSinger, batches, draw
+from melnet.dataset import UnknownSinger, batches, draw, steps_per_epoch
 from melnet.likelihood import Likelihood
 from melnet.metrics import MeanNll
 from melnet.model.multiscale import interleave
+from melnet.progress import progress
 from melnet.saved import ModelError, load
 from melnet.shards import ShardError, Shards
 from stages.common import METRICS, MODELS, SHARDS, StageError, main, write_json
@@ -28,6 +29,12 @@ def evaluate(params: Params) -> None:
     try:
         description, tiers = load(MODELS)
         train, test = Shards(SHARDS / "train"), Shards(SHARDS / "test")
+        steps = steps_per_epoch(len(test), params.evaluate.batch_size)
+        print(
+            f"{len(test)} slices of the test split, in {steps} steps, under {', '.join(description.tiers)} and two "
+            "baselines; fitting and compiling take up to a minute",
+            flush=True,
+        )
         normalisation = description.normalisation
         fitted_on = draw(train, -(-params.evaluate.baseline_frames // description.frames), seed=0)
         x = normalisation.normalise(fitted_on)
@@ -37,7 +44,8 @@ def evaluate(params: Params) -> None:
         likelihood = Likelihood(tiers)
         floor = normalisation.normalise(np.full(description.mel.n_mels, np.log(description.mel.floor), np.float32))
         means, by_tier = MeanNll(), {name: MeanNll() for name in description.tiers}
-        for batch in batches(test, normalisation, params.evaluate.batch_size, description.singers):
+        scored = batches(test, normalisation, params.evaluate.batch_size, description.singers)
+        for batch in progress(scored, total=steps, label="evaluate", unit="steps"):
             real = batch.x[batch.weights > 0]
             parts = [part[batch.weights > 0] for part in likelihood.by_tier(batch)]
             nats = {

@@ -12,6 +12,7 @@ from melnet.audio import read_mono, write_wav
 from melnet.config import Generate, Mel
 from melnet.dataset import Passage, passages
 from melnet.inversion import mel_to_audio
+from melnet.progress import progress
 from melnet.shards import Shards
 from melnet.spectrogram import log_mel
 from melnet.tracks import colour_range, inversion_error, outline, save_spectrogram, time_ticks
@@ -54,7 +55,7 @@ def write(folder: Path, pieces: list[Piece], sample_rate: int) -> tuple[list[Tra
     """Write audio/*.wav and pictures/*.png below ``folder``; give the tracks and the range of their colours."""
     limits = colour_range([piece.log_mel for piece in pieces])
     tracks = []
-    for piece in pieces:
+    for piece in progress(pieces, total=len(pieces), label="report", unit="tracks"):
         write_wav(folder / "audio" / f"{piece.slug}.wav", piece.signal, sample_rate, normalise=True)
         save_spectrogram(folder / "pictures" / f"{piece.slug}.png", piece.log_mel, limits)
         seconds = len(piece.signal) / sample_rate
@@ -69,10 +70,26 @@ def _samples(mel: Mel, sample_rate: int) -> Iterator[Piece]:
         raise StageError(f"{path} does not exist; the stage generate makes it")
     table = pq.read_table(path)
     frames = json.loads(table.schema.metadata[b"melnet"])["frames"]
-    for name, values in zip(table["sample"].to_pylist(), table["mel"], strict=True):
+    columns = (table[column].to_pylist() for column in ("sample", "singer"))
+    for name, singer, values in zip(*columns, table["mel"], strict=True):
+        title = f"{name}, {singer}" if singer else name
         sung = np.array(values.values).reshape(frames, mel.n_mels)
         signal = read_mono(SAMPLES / f"{name}.wav")
-        yield Piece("generated", name, "sample", name, signal, sung, inversion_error(signal, sung, mel, sample_rate))
+        yield Piece("generated", title, "sample", name, signal, sung, inversion_error(signal, sung, mel, sample_rate))
+        joined = f"{name}-joined"
+        if (SAMPLES / f"{joined}.wav").is_file():
+            signal = read_mono(SAMPLES / f"{joined}.wav")
+            both = _with_prime(signal, sung, mel, sample_rate)
+            yield Piece("generated", title, "with its prime", joined, signal, both, None)
+
+
+def _with_prime(signal: np.ndarray, sung: np.ndarray, mel: Mel, sample_rate: int) -> np.ndarray:
+    """Log-mel of a sample after its prime, from the audio of both: the prime's is as loud as the sample's tells."""
+    heard = log_mel(signal, mel, sample_rate)
+    # The WAV was scaled to its peak.
+    level = np.sqrt(np.exp(sung).sum() / np.exp(heard[-len(sung) :]).sum())
+    heard = log_mel((level * signal).astype(np.float32), mel, sample_rate)
+    return np.concatenate([heard[: -len(sung)], sung])
 
 
 def _recorded(found: list[Passage], settings: Generate, test: Shards) -> Iterator[Piece]:

@@ -55,6 +55,7 @@ def generate(params: Params) -> None:
             prime = read_prime(Path(settings.prime), settings.prime_seconds, description)
         normalisation = description.normalisation
         low, high = normalisation.normalise(normalisation.low), normalisation.normalise(normalisation.high)
+        _announce(settings, description, prime)
         sampler = Sampler(tiers, low, high, settings.temperature, settings.top_components)
         sampled = sampler.sample(
             settings.count,
@@ -78,6 +79,16 @@ def generate(params: Params) -> None:
         raise StageError(str(error)) from error
     seconds = audio.size / description.sample_rate
     print(f"{SAMPLES}: {len(audio)} samples, {seconds:.1f} s of audio; {time.monotonic() - started:.0f} s")
+
+
+def _announce(settings: Generate, description: Description, prime: Prime | None) -> None:
+    seconds = settings.frames * description.mel.hop_length / description.sample_rate
+    continued = f", continuing {settings.prime}" if prime is not None else ""
+    print(
+        f"{settings.count} samples of {settings.frames} frames ({seconds:.1f} s), tier by tier{continued}, then "
+        f"{settings.griffin_lim_iterations} iterations of Griffin-Lim; compiling takes up to a minute",
+        flush=True,
+    )
 
 
 def _singers(settings: Generate, description: Description) -> np.ndarray:

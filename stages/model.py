@@ -7,6 +7,7 @@ that model.tiers no longer names is removed.
 
 import json
 import re
+import time
 from pathlib import Path
 
 from melnet.config import Params
@@ -20,6 +21,7 @@ OF_TIERS = (MODELS, MODELS / "tiers", METRICS / "train", METRICS / "history", Pa
 
 def model(params: Params) -> None:
     """Write the description; raise :class:`StageError` for unusable shards and recordings of no known singer."""
+    started = time.monotonic()
     try:
         settings = Shards(SHARDS / "train").settings
     except ShardError as error:
@@ -41,7 +43,10 @@ def model(params: Params) -> None:
     save_description(MODELS, description)
     _remove_others(description.tiers)
     known = f", {len(description.singers)} singers" if description.singers else ""
-    print(f"{MODELS / 'melnet.json'}: {len(description.tiers)} tiers of {params.model.cell.upper()}s{known}")
+    print(
+        f"{MODELS / 'melnet.json'}: {len(description.tiers)} tiers of {params.model.cell.upper()}s{known}; "
+        f"{time.monotonic() - started:.0f} s"
+    )
 
 
 def _remove_others(tiers: list[str]) -> None:

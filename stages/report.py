@@ -9,6 +9,7 @@ same run, in every clone.
 
 import json
 import shutil
+import time
 from collections.abc import Hashable
 from dataclasses import asdict
 from itertools import groupby
@@ -36,6 +37,11 @@ ASSETS = ("page.css", "page.js", "uPlot.iife.min.js", "uPlot.min.css", "uPlot.LI
 
 def report(params: Params) -> None:
     """Write page and card; raise :class:`StageError` if what they show is missing or damaged."""
+    started = time.monotonic()
+    print(
+        f"page for {params.generate.count} samples and {params.report.recordings} recordings with copy synthesis",
+        flush=True,
+    )
     try:
         shards = {split: Shards(SHARDS / split) for split in SPLITS}
         pieces = gallery.pieces(params.generate, params.report.recordings, shards["test"])
@@ -64,7 +70,7 @@ def report(params: Params) -> None:
             shutil.copyfile(PAGE / name, folder / name)
     with written(CARD) as temporary:
         temporary.write_text(_rendered("card.md.j2", content), encoding="utf-8")
-    print(f"{REPORT / 'index.html'}: {len(tracks)} tracks; {CARD}")
+    print(f"{REPORT / 'index.html'}: {len(tracks)} tracks; {CARD}; {time.monotonic() - started:.0f} s")
 
 
 def _content(params: Params, shards: dict[str, Shards]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ would stay empty gets shorter blocks, or one block is moved; both are said. norm
 standard deviation and the range of each mel band over the train split; singers.json names the singers.
 """
 
+import time
 from collections import defaultdict
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
@@ -69,7 +70,14 @@ class Task(NamedTuple):
 
 def slice_recordings(params: Params) -> None:
     """Write ``data/shards``; raise :class:`StageError` if there is no manifest, or too little to split."""
+    started = time.monotonic()
     recordings = _recordings(params)
+    hours = sum(recording.samples for recording in recordings) / params.downsample.sample_rate / 3600
+    print(
+        f"{len(recordings)} recordings, {hours:.2f} h, to {sum(recording.slices for recording in recordings)} slices "
+        f"of {params.slice.frames} frames and {params.mel.n_mels} bands",
+        flush=True,
+    )
     assigned = _assigned(recordings, params)
     tasks = list(_tasks(recordings, assigned, params))
     settings = Settings(frames=params.slice.frames, sample_rate=params.downsample.sample_rate, mel=params.mel)
@@ -101,7 +109,8 @@ def slice_recordings(params: Params) -> None:
     short = sum(recording.slices == 0 for recording in recordings)
     print(
         f"slices of {params.slice.frames} frames: {', '.join(shares)}, in {SHARDS}; "
-        f"{short} of {len(recordings)} recordings shorter than a slice ({seconds:.2f} s)"
+        f"{short} of {len(recordings)} recordings shorter than a slice ({seconds:.2f} s); "
+        f"{time.monotonic() - started:.0f} s"
     )
 
 

@@ -27,6 +27,7 @@ from melnet.shards import ShardError, Shards
 from melnet.training import Progress, TrainingDiverged, fit
 from stages.common import METRICS, MODELS, SHARDS, StageError, main, write_json
 from stages.fingerprint import fingerprint
+from stages.pace import Pace
 
 LOGS = Path("logs")
 CHECKPOINTS = Path("checkpoints")
@@ -81,7 +82,7 @@ def _train_tier(params: Params, description: Description, name: str) -> None:
         normalisation=description.normalisation,
         settings=params.train,
         progress=progress,
-        callbacks=_logs(LOGS / name, progress),
+        callbacks=[*_logs(LOGS / name, progress), Pace(name)],
         place=description.place(name),
         singers=description.singers,
     )

@@ -82,7 +82,7 @@ def make_samples(params):
     names = [f"sample-{i:02d}" for i in range(len(mels))]
     for name, signal in zip(names, audio, strict=True):
         write_wav(Path("samples") / f"{name}.wav", signal, params.downsample.sample_rate, normalise=True)
-    table = pa.table({"sample": names, "mel": list(mels.reshape(len(mels), -1))})
+    table = pa.table({"sample": names, "singer": [""] * len(names), "mel": list(mels.reshape(len(mels), -1))})
     metadata = {"melnet": json.dumps({"frames": params.generate.frames})}
     pq.write_table(table.replace_schema_metadata(metadata), "samples/spectrograms.parquet")
 

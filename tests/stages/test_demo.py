@@ -39,7 +39,9 @@ def test_files_are_as_asked(capsys: pytest.CaptureFixture[str]) -> None:
         assert 6 <= info.duration < 18
     minutes = sum(info.duration for info in infos) / 60
     assert minutes >= 0.2
-    assert capsys.readouterr().out == f"2 songs, {minutes:.2f} minutes, in {DEMO}\n"
+    first, last = capsys.readouterr().out.splitlines()
+    assert first == "2 songs of one voice, 0.2 minutes at 48000 Hz"
+    assert last.rpartition("; ")[0] == f"2 songs, {minutes:.2f} minutes, in {DEMO}"
     for path in DEMO.iterdir():
         samples = sf.read(path)[0]
         assert 0.2 < np.abs(samples).max() < 0.99

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 from PIL import Image
@@ -84,6 +85,27 @@ def test_every_piece_has_its_audio_and_its_picture(run):
         assert np.asarray(image.convert("L")).std() > 10
 
 
+def test_a_primed_sample_has_its_prime_before_it_and_its_singer_in_the_title(run):
+    sample, rate = soundfile.read("samples/sample-01.wav")
+    prime = np.sin(0.1 * np.arange(20 * 512))
+    soundfile.write("samples/sample-01-joined.wav", 0.5 * np.concatenate([prime, sample]), rate)
+    path = "samples/spectrograms.parquet"
+    table = pq.read_table(path)
+    pq.write_table(
+        table.set_column(1, "singer", [["", MARKUP, ""]]).replace_schema_metadata(table.schema.metadata), path
+    )
+    report(run.model_copy(update={"generate": run.generate.model_copy(update={"prime": "a song.wav"})}))
+    page = written_page()
+    assert "continues the end of a song.wav" in page.text
+    assert f"sample-01, {MARKUP} sample" in page.text
+    names = [audio["aria-label"] for audio in page.all("audio")]
+    assert names[:4] == ["sample-00", f"sample-01, {MARKUP}", f"with its prime, sample-01, {MARKUP}", "sample-02"]
+    assert soundfile.info("report/audio/sample-01-joined.wav").frames == (79 + 20) * 512
+    shades = [np.asarray(Image.open(f"report/pictures/sample-01{kind}.png")) for kind in ("", "-joined")]
+    assert shades[1].shape == (32, 20 + 80)
+    assert (shades[1][:, 20:] == shades[0]).all()
+
+
 def test_a_recording_is_the_one_that_its_spectrogram_is_of(run):
     report(run)
     titles = [re.fullmatch(r"(.+\.wav) at ([\d.]+) s", text) for text in written_page().texts]
@@ -138,6 +160,10 @@ def test_changed_settings_stand_beside_their_defaults(run):
     assert "train.epochs" not in changed
 
 
+def own_settings():
+    return flat(load_params(ROOT / "params.yaml").model_dump(exclude={"execution"}, exclude_unset=True))
+
+
 def test_the_defaults_know_every_setting():
     assert set(SHIPPED) == set(
         flat(load_params(ROOT / "params.yaml").model_dump(exclude={"execution"}, exclude_unset=True))
@@ -145,7 +171,7 @@ def test_the_defaults_know_every_setting():
 
 
 def test_the_defaults_are_those_of_params_yaml():
-    settings = flat(load_params(ROOT / "params.yaml").model_dump(exclude={"execution"}, exclude_unset=True))
+    settings = own_settings()
     if settings["corpus.path"] != SHIPPED["corpus.path"]:
         pytest.skip("params.yaml is for a corpus of its user's own, with settings to suit")
     assert settings == SHIPPED, "a new default belongs into stages/page/defaults.yaml too"
