@@ -39,13 +39,13 @@ def main() -> None:
         shards = Shards(folder)
 
         def ours() -> float:
-            return seconds(lambda: sum(len(batch) for batch, _ in _epoch(shards)))
+            return seconds(lambda: sum(len(batch.x) for batch in _epoch(shards)))
 
         def pyarrow() -> float:
             return seconds(lambda: [read_column(path) for path in shards.paths])
 
         measured = alternate(3, ours, pyarrow)
-        order = np.concatenate([_numbers(batch)[weights > 0] for batch, weights in _epoch(shards)])
+        order = np.concatenate([_numbers(batch.x)[batch.weights > 0] for batch in _epoch(shards)])
         growth = [float(python("-c", f"from bench.ingest import memory; memory({name!r})", cwd=ROOT)) for _ in range(2)]
     clustering, ideal = _clustering(order)
     stored, _ = _clustering(np.sort(order))

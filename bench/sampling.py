@@ -22,7 +22,7 @@ PASSES, ROUNDS = 3, 5
 def main() -> None:
     tier = Tier(bands=BANDS, layers=LAYERS, hidden=HIDDEN, components=COMPONENTS, min_sigma=0.02)
     low, high = np.full(BANDS, -4, np.float32), np.full(BANDS, 4, np.float32)
-    sampler = Sampler(tier, 1.0, low, high)
+    sampler = Sampler([tier], low, high)
     forward = compiled(tier)
     x = np.zeros((BATCH, FRAMES, BANDS), np.float32)
 
@@ -32,7 +32,7 @@ def main() -> None:
     def passes() -> float:
         started = time.perf_counter()
         for _ in range(PASSES):
-            ops.convert_to_numpy(forward(x))[0, 0, 0, 0]
+            ops.convert_to_numpy(forward({"x": x}))[0, 0, 0, 0]
         return (time.perf_counter() - started) / PASSES * FRAMES * BANDS
 
     print(f"compilation: {sampled(BATCH, FRAMES):.1f} s; of batches of 1 and 64: ", end="")

@@ -36,7 +36,7 @@ def main() -> None:
 
     tier = Tier(bands=BANDS, layers=LAYERS, hidden=HIDDEN, components=COMPONENTS, min_sigma=0.02)
     compile_tier(tier, SETTINGS)
-    compile_seconds = seconds(lambda: tier.train_on_batch(x, x, sample_weight=weights))
+    compile_seconds = seconds(lambda: tier.train_on_batch({"x": x}, x, sample_weight=weights))
     print(f"ours: {tier.count_params():,} weights, first step {compile_seconds:.1f} s")
 
     stock = ReferenceTier(batch=BATCH, bands=BANDS, layers=LAYERS, hidden=HIDDEN, components=COMPONENTS)
@@ -56,7 +56,7 @@ def main() -> None:
         return 10 * 2 * MATMUL**3 / 1e9 / (time.perf_counter() - started)
 
     def ours() -> float:
-        return seconds(lambda: [tier.train_on_batch(x, x, sample_weight=weights) for _ in range(STEPS)]) / STEPS
+        return seconds(lambda: [tier.train_on_batch({"x": x}, x, sample_weight=weights) for _ in range(STEPS)]) / STEPS
 
     def theirs() -> float:
         return seconds(lambda: [stock.train_on_batch(x, x) for _ in range(STEPS)]) / STEPS

@@ -7,76 +7,113 @@ import pytest
 
 from melnet.config import Mel, Model, Tier
 from melnet.dataset import Normalisation
-from melnet.saved import Description, ModelError, build_tier, load, save
+from melnet.saved import Description, ModelError, build_tier, load, save_description, save_tier
 
 BANDS = 4
-MODEL = Model(mixture=2, min_sigma=0.05, tiers={"tier-1": Tier(layers=1, hidden=3)})
-DESCRIPTION = Description(
+TIERS = {"tier-1": Tier(layers=1, hidden=3), "tier-2": Tier(layers=2, hidden=2, feature_layers=1)}
+MODEL = Model(cell="gru", mixture=2, min_sigma=0.05, condition_on="singer", tiers=TIERS)
+DESCRIPTION = Description.of(
+    MODEL,
     sample_rate=8000,
-    mel=Mel(n_fft=512, hop_length=128, n_mels=BANDS, fmin=100.0, fmax=3000.0, floor=1e-5),
-    model=MODEL,
     frames=6,
+    mel=Mel(n_fft=512, hop_length=128, n_mels=BANDS, fmin=100.0, fmax=3000.0, floor=1e-5),
+    singers=["Anna", "Bo"],
     normalisation=Normalisation(*np.array([[0.1, -3, 5, 7], [1, 2, 3, 1 / 3], [-9] * 4, [9] * 4], np.float32)),
 )
 
 
+def save(folder, tiers=None):
+    save_description(folder, DESCRIPTION)
+    for name, settings in TIERS.items():
+        tier = (tiers or {}).get(name) or build_tier(DESCRIPTION, name, settings)
+        save_tier(folder, DESCRIPTION, name, settings, tier)
+
+
 @pytest.fixture
 def folder(tmp_path):
-    save(tmp_path, DESCRIPTION, {"tier-1": build_tier(MODEL, "tier-1", BANDS)})
+    save(tmp_path)
     return tmp_path
 
 
 def test_round_trip(tmp_path):
-    tier = build_tier(MODEL, "tier-1", BANDS)
-    save(tmp_path, DESCRIPTION, {"tier-1": tier})
+    built = {name: build_tier(DESCRIPTION, name, settings) for name, settings in TIERS.items()}
+    save(tmp_path, built)
     description, tiers = load(tmp_path)
-    assert description.to_dict() == DESCRIPTION.to_dict()
+    assert description.to_json() == DESCRIPTION.to_json()
     np.testing.assert_array_equal(description.normalisation.std, DESCRIPTION.normalisation.std)
-    for saved, weight in zip(tiers["tier-1"].get_weights(), tier.get_weights(), strict=True):
-        np.testing.assert_array_equal(saved, weight)
-    assert tiers["tier-1"].min_sigma == 0.05
+    assert [(tier.min_sigma, tier.cell, tier.singers) for tier in tiers] == [(0.05, "gru", 2)] * 2
+    assert [len(tier.features) for tier in tiers] == [0, 1]
+    for tier, saved in zip(built.values(), tiers, strict=True):
+        for weight, again in zip(tier.get_weights(), saved.get_weights(), strict=True):
+            np.testing.assert_array_equal(again, weight)
 
 
 def test_equal_weights_are_equal_bytes(tmp_path):
-    tier = build_tier(MODEL, "tier-1", BANDS)
-    twin = build_tier(MODEL, "tier-1", BANDS)
-    twin.set_weights(tier.get_weights())
-    save(tmp_path / "a", DESCRIPTION, {"tier-1": tier})
-    save(tmp_path / "b", DESCRIPTION, {"tier-1": twin})
-    for name in ("melnet.json", "tier-1.weights.h5"):
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    built = {name: build_tier(DESCRIPTION, name, settings) for name, settings in TIERS.items()}
+    twins = {name: build_tier(DESCRIPTION, name, settings) for name, settings in TIERS.items()}
+    for name, tier in built.items():
+        twins[name].set_weights(tier.get_weights())
+    save(tmp_path / "a", built)
+    save(tmp_path / "b", twins)
+    assert len(files(tmp_path / "a")) == 5
+    for one, other in zip(files(tmp_path / "a"), files(tmp_path / "b"), strict=True):
+        assert one.read_bytes() == other.read_bytes()
 
 
-def test_damaged_weights_are_refused(folder):
-    path = folder / "tier-1.weights.h5"
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(ModelError, match=r"tier-1\.weights\.h5: damaged"):
+def test_a_tier_of_another_model_is_refused(folder):
+    """As when melnet.json was written anew, for other data, and not every tier was trained again."""
+    path = folder / "melnet.json"
+    path.write_text(path.read_text().replace('"frames": 6', '"frames": 8'))
+    with pytest.raises(ModelError, match=r"tiers/tier-1\.json: trained for another .*melnet\.json"):
+        load(folder)
+
+
+def test_weights_of_another_tier_are_refused(folder):
+    """Even with a hash that fits: the shapes have to be those of the settings."""
+    path = folder / "tiers/tier-1.json"
+    content = json.loads(path.read_text()) | {"hidden": 4}
+    path.write_text(json.dumps(content))
+    with pytest.raises(ModelError, match=r"tier-1\.weights\.h5: not the weights of layers=1 hidden=4"):
+        load(folder)
+
+
+def test_models_of_the_first_format_are_refused(folder):
+    """They had the weights' hashes and all settings in melnet.json, and no file for each tier."""
+    (folder / "melnet.json").write_text(json.dumps({"format": 1, "model": {}, "weights_sha256": {}}))
+    with pytest.raises(ModelError, match=r"melnet\.json: format 1, but this version reads format 2; train again"):
         load(folder)
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("name", "change", "message"),
     [
-        (lambda content: content.update(format=99), "format 99"),
-        (lambda content: content.pop("normalisation"), "normalisation"),
-        (lambda content: content["mel"].update(n_mels="four"), "n_mels"),
-        (lambda content: content["model"].update(cell="gru"), "cell"),
+        ("melnet.json", lambda content: content.update(format=99), "format 99"),
+        ("melnet.json", lambda content: content.pop("normalisation"), "normalisation"),
+        ("melnet.json", lambda content: content["normalisation"]["mean"].pop(), "shape|bands"),
+        ("melnet.json", lambda content: content["mel"].update(n_mels="four"), "n_mels"),
+        ("melnet.json", lambda content: content.update(cell="rnn"), "cell"),
+        ("melnet.json", lambda content: content.update(tiers=["tier-2"]), "tier-2"),
+        ("melnet.json", lambda content: content.update(speed=1), "speed"),
+        ("tiers/tier-1.json", lambda content: content.update(format=1), "format 1"),
+        ("tiers/tier-1.json", lambda content: content.update(hidden="3"), "hidden"),
+        ("tiers/tier-1.json", lambda content: content.pop("weights_sha256"), "weights_sha256"),
     ],
 )
-def test_another_description_is_refused(folder, change, message):
-    path = folder / "melnet.json"
+def test_another_description_is_refused(folder, name, change, message):
+    path = folder / name
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
-    with pytest.raises(ModelError, match=rf"melnet\.json.*{message}"):
+    with pytest.raises(ModelError, match=rf"{path.name}.*({message})"):
         load(folder)
 
 
 def test_broken_json_and_missing_files_are_refused(folder):
-    (folder / "tier-1.weights.h5").unlink()
-    with pytest.raises(ModelError, match=r"tier-1\.weights\.h5: no such file"):
+    (folder / "tier-2.weights.h5").unlink()
+    with pytest.raises(ModelError, match=r"tier-2\.weights\.h5: No such file"):
+        load(folder)
+    (folder / "tiers/tier-1.json").unlink()
+    with pytest.raises(ModelError, match=r"tiers/tier-1\.json: no such file; the stage `train` makes it"):
         load(folder)
     (folder / "melnet.json").write_text("{")
     with pytest.raises(ModelError, match=r"melnet\.json"):

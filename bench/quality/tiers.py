@@ -1,0 +1,69 @@
+"""One tier against three on the same recordings, with the same work per step and the same number of steps.
+
+    python -m bench.quality.tiers --corpus FOLDER [--work FOLDER]
+
+Trains params/three-tiers.yaml, and one tier of 4 layers on the same 64 frames x 64 bands, whose step takes about as
+many operations as the three tiers' together. About half an hour each on two cores. Writes bench/quality/tiers.json.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from bench.common import ROOT
+from bench.quality.workspace import Workspace
+
+RESULTS = ROOT / "bench/quality/tiers.json"
+BASE = "params/three-tiers.yaml"
+ONE = {"tier-1": {"layers": 4, "hidden": 64}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", type=Path, required=True, help="folder of recordings")
+    parser.add_argument("--work", type=Path, default=Path("tiers"), help="where the two models are made, and kept")
+    arguments = parser.parse_args()
+    corpus = {"corpus": {"path": str(arguments.corpus.absolute())}}
+    results = {
+        "corpus": arguments.corpus.name,
+        "one tier": measured(Workspace(arguments.work / "one", BASE, corpus | {"model": {"tiers": ONE}})),
+        "three tiers": measured(Workspace(arguments.work / "three", BASE, corpus)),
+    }
+    RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    print(table(results))
+
+
+def measured(workspace: Workspace) -> dict[str, Any]:
+    """Train, evaluate and generate; the figures."""
+    workspace.prepare()
+    spent = workspace.train()
+    workspace.run("evaluate", made="metrics/evaluate.json")
+    workspace.run("generate", made="metrics/generate.json")
+    evaluated, generated = workspace.metrics("evaluate"), workspace.metrics("generate")
+    return {
+        "training_processor_minutes": round(sum(spent.values()) / 60, 1),
+        **{name: evaluated[name] for name in ("nll", "baseline_band_nll", "baseline_previous_frame_nll", "tiers")},
+        **{name: generated[name] for name in ("frechet", "frechet_train", "frechet_band_baseline")},
+    }
+
+
+def table(results: dict[str, Any]) -> str:
+    """Markdown, for the README."""
+    rows = [
+        ("training, processor minutes", "training_processor_minutes"),
+        ("test nll, nats per element", "nll"),
+        ("band mixture", "baseline_band_nll"),
+        ("previous frame", "baseline_previous_frame_nll"),
+        ("Fréchet distance of samples", "frechet"),
+        ("of the train split", "frechet_train"),
+        ("of the band mixture", "frechet_band_baseline"),
+    ]
+    lines = [f"| {results['corpus']} | one tier | three tiers |", "| --- | ---: | ---: |"]
+    for label, name in rows:
+        lines.append(f"| {label} | {results['one tier'][name]:.3g} | {results['three tiers'][name]:.3g} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
