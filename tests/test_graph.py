@@ -12,6 +12,8 @@ import pytest
 import soundfile
 from ruamel.yaml import YAML
 
+from tests.words import HERE, MADE, PAGES, SOMETIMES, paths
+
 ROOT = Path(__file__).parents[1]
 SMALL = {
     "demo": {"minutes": 0.6, "files": 3},
@@ -209,3 +211,13 @@ def test_versions_can_be_pushed_and_fetched(project, tmp_path):
     name = "models/tier-1.weights.h5"
     assert (copy / name).read_bytes() == (project / name).read_bytes()
     assert stale(copy) == []
+
+
+def test_documented_commands_run_as_they_stand(restored):
+    for command in HERE:
+        run(restored, "bash", "-c", command)
+
+
+def test_what_the_documents_say_is_made_is_there(project):
+    named = {path for page in PAGES for path in paths(page.read_text(encoding="utf-8"), MADE)} - SOMETIMES
+    assert not [path for path in sorted(named) if not list(project.glob(path.removesuffix("/")))]

@@ -1,0 +1,82 @@
+"""What README.md and docs/ say that can be checked: their commands with who executes each, and the paths they name."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+# Executed as they stand, one after the other, in a clone whose graph has run (tests/test_graph.py).
+HERE = [
+    "dvc repro",
+    "dvc repro train@tier-1",
+    "python -m stages.train --help",
+    "python -m stages.train --describe",
+    "dvc metrics show",
+    "dvc metrics diff",
+    "dvc plots show",
+    "dvc plots diff",
+    "dvc exp run --set-param train.epochs=2",
+    "dvc exp show",
+    "dvc remote add --default storage ../melnet-storage",
+    "dvc push",
+    "cp params/three-tiers.yaml params.yaml",
+]
+GRAPH, FLOW, HOST = "tests/test_graph.py", "tests/pipeline/test_flow.py", "tests/host/test_host.py"
+CLUSTER = (
+    "tests/stages/test_cluster.py::test_with_a_worker_killed_midway_the_shards_and_the_lock_are_those_of_one_machine"
+)
+TRAINED = f"{HOST}::test_train_leaves_model_and_metrics_and_shows_its_epochs"
+OVERRIDDEN = f"{HOST}::test_a_cancelled_training_leaves_no_process_and_resumes"
+# Too long, or with addresses of their own: the test that does the same, or what CI executes.
+ELSEWHERE = {
+    "make lint": ".ci/run",
+    "make test": ".ci/run",
+    "make demo": f"{GRAPH}::test_it_ends_in_audio_pictures_and_metrics",
+    "make host": f"{HOST}::test_host_can_be_brought_up_again",
+    "make host-stop": f"{HOST}::host",
+    "prefect deployment run melnet/train --watch": TRAINED,
+    "prefect deployment run melnet/train -p target=train": OVERRIDDEN,
+    "prefect deployment run melnet/train -p 'params={\"train.epochs\": 5}'": OVERRIDDEN,
+    "prefect deployment run melnet/prepare -p force=true": (
+        f"{HOST}::test_two_runs_started_together_are_served_one_after_the_other"
+    ),
+    "prefect deployment run melnet/generate -p push=true": f"{FLOW}::test_push_reports_where_the_versions_are",
+    "dask scheduler --host 10.0.0.5": CLUSTER,
+    "dask worker tcp://10.0.0.5:8786 --nthreads 1 --nworkers auto": CLUSTER,
+    "DASK_SCHEDULER_ADDRESS=tcp://10.0.0.5:8786 dvc repro slice": CLUSTER,
+}
+# What no machine of ours can execute, and why.
+NOWHERE = {
+    "PREFECT_SERVER_DATABASE_CONNECTION_URL=postgresql+asyncpg://USER:PASSWORD@DBHOST/prefect make host": (
+        "needs a PostgreSQL server"
+    ),
+    "export PREFECT_API_URL=https://prefect.example.org/api": "needs a Prefect server elsewhere",
+}
+# Made by some runs only.
+SOMETIMES = {"samples/prime.wav", "samples/sample-00-joined.wav"}
+MADE = ("data/", "metrics/", "models/", "plots/", "report/", "samples/")
+SOURCES = (".ci/", "bench/", "docs/", "melnet/", "params/", "pipeline/", "stages/", "tests/")
+
+
+def commands(text):
+    """Every command line of the shell blocks, without prompt and comment; continued lines as one."""
+    blocks = re.findall(r"^```(?:sh|bash|shell|console)\n(.*?)^```", text, re.M | re.S)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    stripped = (re.sub(r"(^|\s)#\s.*$", "", line).removeprefix("$ ").strip() for line in lines)
+    return [" ".join(line.split()) for line in stripped if line]
+
+
+def all_commands():
+    """Commands of all pages with the page's name."""
+    return [(page.name, command) for page in PAGES for command in commands(page.read_text(encoding="utf-8"))]
+
+
+def paths(text, folders):
+    """Files and folders/ in backticks below some folders, without those with a part to fill in."""
+    quoted = set(re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text))
+    to_fill_in = re.compile(r"[ {}<>]|NAME|TIER")
+    is_path = re.compile(r".*(/|\.\w+)")
+    return sorted(
+        name for name in quoted if name.startswith(folders) and is_path.fullmatch(name) and not to_fill_in.search(name)
+    )
