@@ -1,14 +1,17 @@
 """What every stage does the same way: its command line, its parameters, its JSON."""
 
 import argparse
+import errno
 import json
+import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from melnet.config import ParamsError, load_params
-from melnet.files import written
+from melnet.files import size, written
 
 PARAMS = Path("params.yaml")
 CLEAN = Path("data/24k")
@@ -41,6 +44,13 @@ def main(
         stage(load_params(PARAMS), **options)
     except (ParamsError, StageError, OSError) as error:
         sys.exit(f"{name}: {error}")
+    except Exception as error:
+        # TensorFlow has an error of its own for logs that it cannot write.
+        full = [line for line in str(error).splitlines() if os.strerror(errno.ENOSPC) in line]
+        if not full:
+            raise
+        where = full[0].rpartition("}} ")[2].replace(os.strerror(errno.ENOSPC), "no space left on device")
+        sys.exit(f"{name}: {where}; {size(shutil.disk_usage('.').free)} free")
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -34,6 +34,11 @@ def glide(seconds, sample_rate=24000):
     return sum(0.2 / k * np.sin(k * phase) for k in (1, 2, 3, 5, 8))
 
 
+@pytest.fixture(name="glide")
+def glide_fixture():
+    return glide
+
+
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory):
     """A folder as the graph leaves it before `report`, of a corpus with markup in its names; not to be changed.

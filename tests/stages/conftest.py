@@ -52,6 +52,11 @@ def write_shards(folder, params, counts, singers=("",)):
     (folder / "singers.json").write_text(json.dumps({"singers": sorted(set(singers))}))
 
 
+@pytest.fixture(name="write_shards")
+def write_shards_fixture():
+    return write_shards
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """A workspace after `train`, and its parameters; not to be changed."""

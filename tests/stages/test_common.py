@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.common import write_json
+from stages.common import main, write_json
 from stages.parallel import parallel
 
 ROOT = Path(__file__).parents[2]
@@ -46,6 +46,26 @@ def test_a_missing_corpus_is_one_line(tmp_path):
     result = run("downsample", cwd=tmp_path)
     assert result.returncode == 1
     assert result.stderr.strip().splitlines()[-1].startswith("downsample: corpus.path: my/songs is not a folder")
+
+
+class ResourceExhaustedError(Exception):
+    """As TensorFlow's, which is no OSError."""
+
+
+def test_a_full_disk_is_one_line_whoever_says_so(tmp_path, monkeypatch):
+    def stage(params):
+        place = "logs/tensorboard/train/events.1"
+        raise ResourceExhaustedError(f"{{{{function_node __wrapped__}}}} {place}; No space left on device\n\tFailed to")
+
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["stages/train.py"])
+    with pytest.raises(SystemExit) as ended:
+        main(stage, "")
+    message = str(ended.value)
+    assert message.startswith("train: logs/tensorboard/train/events.1; no space left on device; ")
+    assert "\n" not in message
+    with pytest.raises(ZeroDivisionError):
+        main(lambda params: 1 / 0, "")
 
 
 @pytest.mark.parametrize("stage", ["demo", "downsample", "slice"])

@@ -9,11 +9,14 @@ import pytest
 import soundfile
 from PIL import Image
 
+from melnet.audio import write_wav
 from melnet.inversion import mel_to_audio
 from melnet.spectrogram import log_mel
-from stages.common import MODELS, SAMPLES, StageError
+from stages.common import MODELS, SAMPLES, SHARDS, StageError
 from stages.evaluate import evaluate
 from stages.generate import generate
+from stages.model import model
+from stages.train import train
 
 
 @pytest.fixture
@@ -86,3 +89,82 @@ def test_a_damaged_model_leaves_the_samples_as_they_were(generated):
     with pytest.raises(StageError, match=r"tier-1\.weights\.h5"):
         generate(generated)
     assert (SAMPLES / "sample-00.wav").read_bytes() == before
+
+
+def generating(params, **changes):
+    return params.model_copy(update={"generate": params.generate.model_copy(update=changes)})
+
+
+@pytest.fixture
+def primed(generated, glide):
+    """After sampling on from a glide of 1.5 s at another rate; the parameters."""
+    write_wav(Path("prime.wav"), glide(1.5, 48000), 48000)
+    params = generating(generated, prime="prime.wav", prime_seconds=1.0)
+    generate(params)
+    return params
+
+
+def test_a_prime_is_continued_alone_and_joined(primed):
+    hop, frames = primed.mel.hop_length, 12
+    prime, rate = soundfile.read(SAMPLES / "prime.wav")
+    assert rate == 24000
+    assert len(prime) == round(24000 / hop) * hop
+    for name in ("sample-00", "sample-01"):
+        alone, _ = soundfile.read(SAMPLES / f"{name}.wav")
+        assert len(alone) == (frames - 1) * hop
+        both, _ = soundfile.read(SAMPLES / f"{name}-joined.wav")
+        assert len(both) == pytest.approx(len(prime) + frames * hop, abs=hop)
+        # Up to the fade it is the prime, at one gain.
+        kept = len(prime) - 2 * hop
+        gain = np.dot(both[:kept], prime[:kept]) / np.dot(prime[:kept], prime[:kept])
+        np.testing.assert_allclose(both[:kept], gain * prime[:kept], atol=2e-4)
+        # No click where they meet: no step from sample to sample is larger than those elsewhere.
+        steps = np.abs(np.diff(both))
+        assert steps[kept : len(prime) + 64].max() <= 1.2 * max(steps[:kept].max(), steps[len(prime) + 64 :].max())
+
+
+def test_what_is_heard_decides_what_is_sung(primed, glide):
+    before = (SAMPLES / "sample-00.wav").read_bytes()
+    write_wav(Path("prime.wav"), glide(1.5, 48000)[::-1], 48000)
+    generate(primed)
+    assert (SAMPLES / "sample-00.wav").read_bytes() != before
+
+
+@pytest.mark.parametrize(
+    ("signal", "message"),
+    [
+        (lambda glide: glide(0.2), r"prime\.wav: 0\.20 s are too short to continue; at least 0\.26 s"),
+        (lambda glide: np.zeros(48000), r"prime\.wav: all samples are zero"),
+        (
+            lambda glide: np.concatenate([glide(1.0), 1e-6 * np.ones(48000)]),
+            r"prime\.wav: its last 0\.\d+ s are silent",
+        ),
+    ],
+    ids=["short", "zeros", "silent at the end"],
+)
+def test_a_prime_of_no_use_is_refused_and_samples_stay(generated, glide, signal, message):
+    before = (SAMPLES / "sample-00.wav").read_bytes()
+    soundfile.write("prime.wav", signal(glide), 24000, "FLOAT")
+    with pytest.raises(StageError, match=message):
+        generate(generating(generated, prime="prime.wav", prime_seconds=0.8))
+    Path("prime.wav").unlink()
+    with pytest.raises(StageError, match=r"generate\.prime: prime\.wav: "):
+        generate(generating(generated, prime="prime.wav"))
+    assert (SAMPLES / "sample-00.wav").read_bytes() == before
+
+
+def test_singers_are_chosen_by_name(workspace, write_shards):
+    params = workspace.model_copy(update={"model": workspace.model.model_copy(update={"condition_on": "singer"})})
+    write_shards(SHARDS, params, {"train": 40, "valid": 12, "test": 20}, singers=("Anna", "Bo"))
+    model(params)
+    train(params)
+    evaluate(params)
+    generate(generating(params, count=3, singer=["Bo", "Anna", "Bo"]))
+    table = pq.read_table(SAMPLES / "spectrograms.parquet")
+    assert table["singer"].to_pylist() == ["Bo", "Anna", "Bo"]
+    distances = json.loads(Path("metrics/generate.json").read_text())["frechet_by_singer"]
+    assert {sung: set(heard) for sung, heard in distances.items()} == {name: {"Anna", "Bo"} for name in ("Anna", "Bo")}
+    generate(params)  # all in turn
+    assert pq.read_table(SAMPLES / "spectrograms.parquet")["singer"].to_pylist() == ["Anna", "Bo"]
+    with pytest.raises(StageError, match=r"generate\.singer: the model does not know 'Cleo'; it knows Anna, Bo"):
+        generate(generating(params, singer="Cleo"))
