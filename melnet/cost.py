@@ -52,8 +52,8 @@ def cost(tier: Tier, batch: int, frames: int) -> Cost:
     return Cost(Shape(frames, tier.bands), tier.count_params(), flop, memory)
 
 
-def table(params: Params, singers: int = 2) -> str:
-    """A line per tier of the model that the settings describe, and their sum; ``singers`` where it knows any."""
+def costs(params: Params, singers: int = 2) -> dict[str, Cost]:
+    """Of each tier of the model that the settings describe; ``singers`` where it knows any."""
     bands = params.mel.n_mels
     description = Description.of(
         params.model,
@@ -63,29 +63,36 @@ def table(params: Params, singers: int = 2) -> str:
         singers=[str(number) for number in range(singers)],
         normalisation=Normalisation(*np.zeros((4, bands), np.float32)),
     )
-    lines = [("tier", "frames x bands", "layers", "hidden", "weights", "memory of training", "work per step")]
-    costs = []
+    found = {}
     for name in description.tiers:
-        settings = params.model.tiers[name]
-        tier = build_tier(description, name, settings)
         frames = shape(*description.place(name), params.slice.frames, bands).frames
-        costs.append(cost(tier, params.train.batch_size, frames))
-        extracted = f" + {len(tier.features)}" if tier.features else ""
+        tier = build_tier(description, name, params.model.tiers[name])
+        found[name] = cost(tier, params.train.batch_size, frames)
+    return found
+
+
+def table(params: Params) -> str:
+    """A line per tier, and their sum."""
+    lines = [("tier", "frames x bands", "layers", "hidden", "weights", "memory of training", "work per step")]
+    found = costs(params)
+    for name, tier in found.items():
+        settings = params.model.tiers[name]
+        features = "" if name == "tier-1" else f" + {settings.feature_layers or settings.layers}"
         lines.append(
             (
                 name,
-                f"{costs[-1].shape.frames} x {costs[-1].shape.bands}",
-                f"{settings.layers}{extracted}",
+                f"{tier.shape.frames} x {tier.shape.bands}",
+                f"{settings.layers}{features}",
                 str(settings.hidden),
-                f"{costs[-1].weights:,}",
-                f"{costs[-1].memory / 2**30:.2f} GiB",
-                f"{costs[-1].flop / 1e9:,.0f} GFLOP",
+                f"{tier.weights:,}",
+                f"{tier.memory / 2**30:.2f} GiB",
+                f"{tier.flop / 1e9:,.0f} GFLOP",
             )
         )
-    if len(costs) > 1:
-        together = f"{params.slice.frames} x {bands}", "", "", f"{sum(c.weights for c in costs):,}"
-        most = f"{max(c.memory for c in costs) / 2**30:.2f} GiB at most"
-        lines.append(("all", *together, most, f"{sum(c.flop for c in costs) / 1e9:,.0f} GFLOP"))
+    if len(found) > 1:
+        together = f"{params.slice.frames} x {params.mel.n_mels}", "", "", f"{sum(c.weights for c in found.values()):,}"
+        most = f"{max(c.memory for c in found.values()) / 2**30:.2f} GiB at most"
+        lines.append(("all", *together, most, f"{sum(c.flop for c in found.values()) / 1e9:,.0f} GFLOP"))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines

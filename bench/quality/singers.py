@@ -23,10 +23,7 @@ def main() -> None:
     arguments = parser.parse_args()
     changes = {"corpus": {"path": str(arguments.corpus.absolute())}, "model": {"condition_on": "singer"}}
     workspace = Workspace(arguments.work, "params.yaml", changes)
-    workspace.prepare()
-    workspace.train()
-    workspace.run("evaluate", made="metrics/evaluate.json")
-    workspace.run("generate", made="metrics/generate.json")
+    workspace.finish()
     distances: dict[str, dict[str, float]] = workspace.metrics("generate")["frechet_by_singer"]
     content = {"nll": workspace.metrics("evaluate")["nll"], "frechet_by_singer": distances}
     RESULTS.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

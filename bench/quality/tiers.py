@@ -13,6 +13,7 @@ from typing import Any
 
 from bench.common import ROOT
 from bench.quality.workspace import Workspace
+from melnet.cost import costs
 
 RESULTS = ROOT / "bench/quality/tiers.json"
 BASE = "params/three-tiers.yaml"
@@ -36,13 +37,13 @@ def main() -> None:
 
 def measured(workspace: Workspace) -> dict[str, Any]:
     """Train, evaluate and generate; the figures."""
-    workspace.prepare()
-    spent = workspace.train()
-    workspace.run("evaluate", made="metrics/evaluate.json")
-    workspace.run("generate", made="metrics/generate.json")
+    workspace.finish()
     evaluated, generated = workspace.metrics("evaluate"), workspace.metrics("generate")
+    params = workspace.params
+    work = sum(cost.flop for cost in costs(params).values())
     return {
-        "training_processor_minutes": round(sum(spent.values()) / 60, 1),
+        "epochs": params.train.epochs,
+        "gigaflop_per_step": round(work / 1e9),
         **{name: evaluated[name] for name in ("nll", "baseline_band_nll", "baseline_previous_frame_nll", "tiers")},
         **{name: generated[name] for name in ("frechet", "frechet_train", "frechet_band_baseline")},
     }
@@ -51,7 +52,8 @@ def measured(workspace: Workspace) -> dict[str, Any]:
 def table(results: dict[str, Any]) -> str:
     """Markdown, for the README."""
     rows = [
-        ("training, processor minutes", "training_processor_minutes"),
+        ("epochs", "epochs"),
+        ("work per step, GFLOP", "gigaflop_per_step"),
         ("test nll, nats per element", "nll"),
         ("band mixture", "baseline_band_nll"),
         ("previous frame", "baseline_previous_frame_nll"),

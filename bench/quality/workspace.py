@@ -1,7 +1,6 @@
 """A folder in which the stages run with parameters of their own, beside the project's."""
 
 import json
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -37,32 +36,21 @@ class Workspace:
     def params(self) -> Params:
         return load_params(self.folder / "params.yaml")
 
-    def run(self, stage: str, *arguments: str, made: str | None = None) -> float:
-        """Run a stage unless the file ``made`` is there; processor seconds that it took, 0 if it did not run."""
-        if made is not None and (self.folder / made).exists():
-            return 0.0
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(
-            [sys.executable, "-m", f"stages.{stage}", *arguments], cwd=self.folder, env=ENVIRONMENT, check=True
-        )
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    def run(self, stage: str, *arguments: str, made: str) -> None:
+        """Run a stage, unless the file ``made`` is there."""
+        if not (self.folder / made).exists():
+            command = [sys.executable, "-m", f"stages.{stage}", *arguments]
+            subprocess.run(command, cwd=self.folder, env=ENVIRONMENT, check=True)
 
-    def prepare(self) -> None:
-        """From the corpus to ``models/melnet.json``."""
+    def finish(self) -> None:
+        """From the corpus to samples and their metrics."""
         self.run("downsample", made="data/24k/manifest.parquet")
         self.run("slice", made="data/shards/normalisation.json")
         self.run("model", made="models/melnet.json")
-
-    def train(self) -> dict[str, float]:
-        """Processor seconds of each tier, also of earlier calls."""
-        path = self.folder / "seconds.json"
-        spent: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
         for tier in self.params.model.tier_names:
-            used = self.run("train", tier, made=f"metrics/train/{tier}.json")
-            spent[tier] = spent.get(tier, 0.0) + used
-            path.write_text(json.dumps(spent))
-        return spent
+            self.run("train", tier, made=f"metrics/train/{tier}.json")
+        self.run("evaluate", made="metrics/evaluate.json")
+        self.run("generate", made="metrics/generate.json")
 
     def metrics(self, name: str) -> dict[str, Any]:
         content: dict[str, Any] = json.loads((self.folder / f"metrics/{name}.json").read_text(encoding="utf-8"))

@@ -7,7 +7,7 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from melnet.audio import UnusableAudio, convert, inspect, mono_blocks, read_mono, resampled, write_wav
+from melnet.audio import UnusableAudio, convert, inspect, joined, mono_blocks, read_mono, resampled, write_wav
 
 
 def tone(frames, sample_rate, level=0.5):
@@ -208,3 +208,27 @@ def test_write_wav_refuses_what_is_no_signal(tmp_path, samples):
     with pytest.raises(ValueError, match=r"out\.wav: samples of shape"):
         write_wav(tmp_path / "out.wav", samples, 24000)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("phase", [0.0, 1.0, 2.5, 4.0, 5.8])
+def test_a_tone_goes_on_through_a_joint(phase):
+    """Whatever the phase in which the second signal was made: no step, no dip, no beat."""
+    rate, hz, overlap, fade = 24000, 220.0, 3584, 1024
+    time = np.arange(rate) / rate
+    before = np.sin(2 * np.pi * hz * time).astype(np.float32)
+    after = np.sin(2 * np.pi * hz * time + phase).astype(np.float32)
+    both = joined(before, after, overlap=overlap, fade=fade)
+    assert abs(len(both) - (2 * rate - overlap)) <= fade // 2
+    np.testing.assert_array_equal(both[: rate - fade], before[:-fade])
+    around = both[rate - 2 * fade : rate + fade]
+    assert np.abs(np.diff(around)).max() < 1.1 * 2 * np.pi * hz / rate
+    period = round(rate / hz)
+    peaks = [np.abs(around[i : i + period]).max() for i in range(0, len(around) - period, period)]
+    assert min(peaks) > 0.95
+
+
+def test_signals_too_short_to_join_are_refused():
+    with pytest.raises(ValueError, match="overlap of 100 samples"):
+        joined(np.zeros(50), np.zeros(500), overlap=100, fade=20)
+    with pytest.raises(ValueError, match="overlap of 100 samples"):
+        joined(np.zeros(500), np.zeros(110), overlap=100, fade=20)
