@@ -219,5 +219,5 @@ def test_a_file_that_must_not_be_read(corpus, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", deny)
-    row = convert_file(Job(corpus / "a.wav", "a.wav", None, Path("out"), "a.flac", settings))
+    row = convert_file(Job(corpus / "a.wav", "a.wav", None, Path("out"), "a.flac", None, settings))
     assert (row.status, row.reason) == ("rejected", "cannot be read: Permission denied")
