@@ -29,8 +29,8 @@ def model(params: Params) -> None:
     singers: list[str] = json.loads((SHARDS / "singers.json").read_text(encoding="utf-8"))["singers"]
     if params.model.condition_on == "singer" and "" in singers:
         raise StageError(
-            f"model.condition_on: singer, but recordings lie directly in {params.corpus.path}: the first folder below "
-            "it names the singer"
+            "model.condition_on: singer, but recordings lie directly in corpus.path: the first folder below it names "
+            "the singer"
         )
     description = Description.of(
         params.model,

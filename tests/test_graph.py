@@ -197,7 +197,7 @@ def test_an_experiment_reruns_training_and_dvc_tells_the_difference(restored):
     page = restored / "dvc_plots/index.html"
     assert page.as_uri() in run(restored, "dvc", "plots", "show")
     text = page.read_text()
-    for title in ("Negative log-likelihood", "tier-1.csv", "spectrograms.png", "waveforms.png"):
+    for title in ("Negative log-likelihood", "history_tier-1_csv", "spectrograms.png", "waveforms.png"):
         assert title in text
 
 

@@ -170,7 +170,7 @@ def test_files_that_are_no_shards_are_named(tmp_path):
     reindex(tmp_path)
     with pytest.raises(ShardError, match=r"part-00000\.parquet: its columns .*: mel"):
         Shards(tmp_path)
-    newer = {shards.METADATA_KEY: SETTINGS.model_dump_json().replace('"version":1', '"version":2')}
+    newer = {shards.METADATA_KEY: SETTINGS.model_dump_json().replace('"version":2', '"version":3')}
     pq.write_table(pa.table({"mel": [1.0]}).replace_schema_metadata(newer), path)
     reindex(tmp_path)
     with pytest.raises(ShardError, match=r"part-00000\.parquet: settings not understood: version"):
@@ -231,7 +231,7 @@ def test_damage_after_the_check_is_found_by_the_pages_checksums(tmp_path):
     opened = Shards(tmp_path)
     path = tmp_path / "part-00001.parquet"
     whole = path.read_bytes()
-    start = pq.read_metadata(path).row_group(0).column(2).data_page_offset
+    start = pq.read_metadata(path).row_group(0).column(3).data_page_offset
     refused = 0
     for position in range(start + 100, start + 400, 10):  # past the page's header
         damaged = bytearray(whole)

@@ -122,5 +122,5 @@ def test_describing_trains_nothing(workspace, capsys):
 
 def test_recordings_of_nobody_stop_a_model_of_singers(workspace):
     conditioned = workspace.model.model_copy(update={"condition_on": "singer"})
-    with pytest.raises(StageError, match=r"model\.condition_on: singer, but recordings lie directly in data/demo"):
+    with pytest.raises(StageError, match=r"model\.condition_on: singer, but recordings lie directly in corpus"):
         model(workspace.model_copy(update={"model": conditioned}))
