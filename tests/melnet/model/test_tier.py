@@ -14,9 +14,8 @@ BATCH, SINGERS = 2, 3
 FIRST = 3, 2  # frames and bands of the first tier; each later one doubles one of them, whatever the number of tiers
 # Numbers of tiers, their cells, and whether they are conditioned on singers.
 TIERS = [
-    (1, "lstm", False),
     (1, "gru", True),
-    (2, "gru", True),
+    (2, "lstm", True),
     (3, "lstm", False),
     (4, "gru", False),
     (5, "lstm", True),
