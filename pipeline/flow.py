@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from textwrap import shorten
@@ -50,7 +50,7 @@ def melnet(
         stages, pushes = submit(folder, plan, mark, force, remote if push else "")
         if failed := first_failure(stages | pushes):
             return Failed(message=failed)
-        result = versions(root, folder)
+        result = versions(root, folder, plan)
         if params:
             name = f"{flow_run.name}-{flow_run.id[:4]}"
             result["experiment"] = f"{name} ({experiment.record(root, folder, name, plan)})"
@@ -127,8 +127,9 @@ def run_stage(stage: str, folder: Path, mark: dict[str, str], force: bool) -> St
     outputs = graph.outputs(folder, stage)
     artifacts.publish_versions(folder, stage, outputs, "", run_name())
     if stage.partition("@")[0] in HAVE_METRICS:
-        everything = [output for name in graph.plan(folder, stage) for output in graph.outputs(folder, name)]
-        artifacts.publish_metrics(folder, stage, graph.metrics_difference(folder), everything, run_name())
+        plan = graph.plan(folder, stage)
+        difference = graph.metrics_difference(folder, plan)
+        artifacts.publish_metrics(folder, stage, difference, graph.outputs(folder, *plan), run_name())
     if worked:
         return Completed(message=", ".join(f"{output.path} {output.hash}" for output in outputs))
     return Completed(name=CACHED, message="restored from DVC's cache of earlier runs")
@@ -148,13 +149,13 @@ def push_stage(stage: str, folder: Path, remote: str) -> None:
     artifacts.publish_versions(folder, stage, graph.outputs(folder, stage), remote, run_name())
 
 
-def versions(root: Path, folder: Path) -> dict[str, Any]:
+def versions(root: Path, folder: Path, stages: Iterable[str]) -> dict[str, Any]:
     """What names the run's versions: the commit, whether files differ from it, the hash of dvc.lock, the metrics."""
     return {
         "commit": experiment.git(root, "rev-parse", "HEAD").strip(),
         "uncommitted_changes": bool(experiment.git(folder, "status", "--porcelain").strip()),
         "dvc_lock": hashlib.md5((folder / "dvc.lock").read_bytes(), usedforsecurity=False).hexdigest(),
-        "metrics": graph.metrics(folder),
+        "metrics": graph.metrics(folder, stages),
     }
 
 
