@@ -1,11 +1,16 @@
-"""A repository with a small graph of its own, shaped as the project's."""
+"""A repository with a small graph of its own, shaped as the project's, and Prefect's own test server."""
 
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
+from prefect.testing.utilities import prefect_test_harness
 
 from pipeline import graph
+from pipeline.gpu import LIMIT
 
 DVC_YAML = """
 stages:
@@ -64,3 +69,12 @@ def workspace(tmp_path: Path) -> Path:
     identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
     subprocess.run(["git", *identity, "commit", "-qm", "start"], cwd=root, check=True)
     return root
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[None]:
+    """A server of these tests, with two slots of the limit."""
+    with prefect_test_harness(server_startup_timeout=120):
+        with get_client(sync_client=True) as client:
+            client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=LIMIT, limit=2))
+        yield
