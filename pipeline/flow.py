@@ -17,7 +17,7 @@ from prefect.states import Cancelled, Completed, Failed, State
 from prefect.tasks import Task
 
 from pipeline import artifacts, experiment, graph
-from pipeline.gpu import pinned
+from pipeline.gpu import NoAnswer, pinned
 from pipeline.workspace import RunEnded, Workspace, held
 
 NEED_GPU = {"train", "evaluate", "generate"}
@@ -81,9 +81,9 @@ def first_failure(tasks: Tasks) -> str:
 
 
 def mendable(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
-    """Whether a retry can mend what happened: a lock that another process holds, or the network."""
+    """Whether a retry can mend what happened: a lock that another process holds, the network, a server that is away."""
     error = state.result(raise_on_failure=False)
-    return isinstance(error, graph.Busy | graph.RemoteUnreachable)
+    return isinstance(error, graph.Busy | graph.RemoteUnreachable | NoAnswer)
 
 
 @task(
@@ -100,7 +100,7 @@ def run_stage(stage: str, workspace: Workspace, force: bool) -> State[None]:
     if not reason:
         log(f"{stage} is up to date")
         return Completed(name=CACHED, message="up to date")
-    log(shorten(f"{stage} is out of date: {reason}", 300))
+    log(shorten(f"{stage} is out of date: {reason}", 200))
     needs_gpu = stage.partition("@")[0] in NEED_GPU
 
     def tell(line: str) -> None:
@@ -157,7 +157,7 @@ def finished(result: dict[str, Any], worked: list[str]) -> State[dict[str, Any]]
     message = f"ran {', '.join(worked)}" if worked else "everything is up to date: no work was done"
     rows = [f"| {name} | `{value}` |" for name, value in result.items() if name != "metrics"]
     metrics = json.dumps(result["metrics"], indent=2)
-    table = ["| | |", "| --- | --- |", *rows]
+    table = ["| what | version |", "| --- | --- |", *rows]
     artifacts.publish_run("\n".join([f"# Run {flow_run.name}", "", message, "", *table, "", "```json", metrics, "```"]))
     get_run_logger().info("%s; %s", message, ", ".join(f"{name} {value}" for name, value in result.items()))
     named = ", ".join(
