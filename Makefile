@@ -31,7 +31,7 @@ bench: $(VENV)/.installed
 
 # A real server, workers and deployments in a clone with small parameters; some minutes.
 test-host: $(VENV)/.installed
-	python -m pytest -m host
+	python -m pytest -m host tests/host
 
 # A Prefect server on loopback (unless PREFECT_API_URL names one), work pools, deployments, workers; see docs/scheduling.md.
 host: $(VENV)/.installed
