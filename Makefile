@@ -31,7 +31,7 @@ bench: $(VENV)/.installed
 
 # A real server, workers and deployments in a clone with small parameters; some minutes.
 test-host: $(VENV)/.installed
-	python -m pytest -m host
+	python -m pytest -m host tests/host
 
 # A Prefect server on loopback (unless PREFECT_API_URL names one), work pools, deployments, workers; see docs/scheduling.md.
 host: $(VENV)/.installed
@@ -49,7 +49,9 @@ format: $(VENV)/.installed
 	ruff format .
 	ruff check --fix .
 
-# The virtual environment, exactly as locked. A Python without ensurepip (bare Debian) still has a way: its own pip.
+# The virtual environment, exactly as locked: the lock is complete, and pip, left to resolve it, refuses pinned packages
+# that are not the newest where others ask for them with extras. A Python without ensurepip (bare Debian) still has a
+# way: its own pip.
 $(VENV)/.installed: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with make PYTHON=..."; exit 1; }
 	@$(PYTHON) -m venv $(VENV) 2>/dev/null || $(PYTHON) -m venv --without-pip $(VENV)
@@ -57,7 +59,7 @@ $(VENV)/.installed: requirements.lock
 	  || { echo "No pip: install python3-venv (Debian: apt-get install python3-venv) and try again"; exit 1; }
 	@if $(VENV)/bin/python -m pip --version >/dev/null 2>&1; then pip="$(VENV)/bin/python -m pip"; else pip="$(PYTHON) -m pip --python $(VENV)/bin/python"; fi; \
 	  echo "Installing the locked packages into $(VENV) (once) ..."; \
-	  $$pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	  $$pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	@touch $@
 
 # Resolve the dependencies of pyproject.toml anew.

@@ -31,7 +31,7 @@ def publish_versions(root: Path, stage: str, outputs: list[Output], pushed: str,
 
 def publish_metrics(root: Path, stage: str, difference: str, outputs: list[Output], run: str) -> None:
     """The metrics after a stage beside those of HEAD, and everything there is to look at."""
-    table = difference or "The metrics are those of HEAD."
+    table = difference or "There are none."
     lines = [f"# Metrics after {stage}", "", f"Run `{run}`, compared with HEAD", "", table, *links(root, outputs)]
     create_markdown_artifact(
         "\n".join(lines), key=key("metrics", stage), description=f"Metrics after {stage}, compared with HEAD"

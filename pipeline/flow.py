@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -13,12 +13,12 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import TaskRun
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
-from prefect.states import Completed, Failed, State
+from prefect.states import Cancelled, Completed, Failed, State
 from prefect.tasks import Task
 
 from pipeline import artifacts, experiment, graph
-from pipeline.gpu import pinned
-from pipeline.lock import Claim, claimed
+from pipeline.gpu import NoAnswer, pinned
+from pipeline.workspace import RunEnded, Workspace, held
 
 NEED_GPU = {"train", "evaluate", "generate"}
 HAVE_METRICS = {"evaluate", "generate"}
@@ -45,45 +45,29 @@ def melnet(
     if push and not remote:
         raise ValueError(f"push: {root} has no default remote; name one with: dvc remote add --default NAME URL")
     graph.plan(root, target)  # an unknown target is not worth waiting for
-    with workspace(root, params or {}) as (folder, mark):
-        plan = graph.plan(folder, target)
-        stages, pushes = submit(folder, plan, mark, force, remote if push else "")
+    with held(root, params or {}, run_name(), get_run_logger().info) as workspace:
+        plan = graph.plan(workspace.folder, target)
+        stages, pushes = submit(workspace, plan, force, remote if push else "")
         if failed := first_failure(stages | pushes):
             return Failed(message=failed)
-        result = versions(root, folder)
+        result = versions(root, workspace.folder, plan)
         if params:
             name = f"{flow_run.name}-{flow_run.id[:4]}"
-            result["experiment"] = f"{name} ({experiment.record(root, folder, name, plan)})"
+            result["experiment"] = f"{name} ({experiment.record(root, workspace.folder, name, plan)})"
     return finished(result, [name for name, future in stages.items() if future.state.name != CACHED])
 
 
-@contextmanager
-def workspace(root: Path, overrides: dict[str, Any]) -> Iterator[tuple[Path, dict[str, str]]]:
-    """The folder to run stages in, held by this run alone, and the mark of the stages that run there."""
-    log = get_run_logger().info
-    folder = experiment.folder_of(root, overrides) if overrides else root
-    claim = Claim(
-        f"workspace {folder}", root / ".dvc" / "tmp" / f"{folder.name}.run.lock", "MELNET_WORKSPACE", str(folder)
-    )
-    with claimed([claim], run_name(), log):
-        if overrides:
-            experiment.prepare(root, folder, overrides, log)
-        yield folder, claim.mark
-
-
-def submit(
-    folder: Path, plan: dict[str, list[str]], mark: dict[str, str], force: bool, remote: str
-) -> tuple[Tasks, Tasks]:
+def submit(workspace: Workspace, plan: dict[str, list[str]], force: bool, remote: str) -> tuple[Tasks, Tasks]:
     """Submit a task per stage, each after those that it needs, and with a remote a push after each."""
     stages: Tasks = {}
     pushes: Tasks = {}
     for stage, needs in plan.items():
         stages[stage] = run_stage.submit(
-            stage, folder, mark, force, return_state=False, wait_for=[stages[name] for name in needs]
+            stage, workspace, force, return_state=False, wait_for=[stages[name] for name in needs]
         )
         if remote:
             pushes[f"push {stage}"] = push_stage.submit(
-                stage, folder, remote, return_state=False, wait_for=[stages[stage]]
+                stage, workspace.folder, remote, return_state=False, wait_for=[stages[stage]]
             )
     return stages, pushes
 
@@ -97,9 +81,9 @@ def first_failure(tasks: Tasks) -> str:
 
 
 def mendable(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
-    """Whether a retry can mend what happened: a lock that another process holds, or the network."""
+    """Whether a retry can mend what happened: a lock that another process holds, the network, a server that is away."""
     error = state.result(raise_on_failure=False)
-    return isinstance(error, graph.Busy | graph.RemoteUnreachable)
+    return isinstance(error, graph.Busy | graph.RemoteUnreachable | NoAnswer)
 
 
 @task(
@@ -109,26 +93,36 @@ def mendable(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool
     retry_delay_seconds=BACK_OFF,
     retry_condition_fn=mendable,
 )
-def run_stage(stage: str, folder: Path, mark: dict[str, str], force: bool) -> State[None]:
+def run_stage(stage: str, workspace: Workspace, force: bool) -> State[None]:
     """Run a stage if it is out of date, and publish the versions that it made."""
-    log = get_run_logger().info
+    log, folder = get_run_logger().info, workspace.folder
     reason = "forced" if force else graph.changes(folder, stage)
     if not reason:
         log(f"{stage} is up to date")
         return Completed(name=CACHED, message="up to date")
-    log(shorten(f"{stage} is out of date: {reason}", 300))
+    log(shorten(f"{stage} is out of date: {reason}", 200))
     needs_gpu = stage.partition("@")[0] in NEED_GPU
-    with pinned(run_name(), log) if needs_gpu else nullcontext({"CUDA_VISIBLE_DEVICES": ""}) as gpu:
-        try:
-            worked = graph.reproduce(folder, stage, force=force, variables={**mark, **gpu}, log=log)
-        except graph.StageFailed as error:
-            # A state, not an exception: the stage's own words are what helps, a traceback of this file is not.
-            return Failed(message=str(error))
+
+    def tell(line: str) -> None:
+        workspace.check()  # what it raises ends the stage
+        log(line)
+
+    try:
+        with pinned(run_name(), log) if needs_gpu else nullcontext({"CUDA_VISIBLE_DEVICES": ""}) as gpu:
+            workspace.check()
+            worked = graph.reproduce(folder, stage, force=force, variables={**workspace.mark, **gpu}, log=tell)
+            workspace.check()
+    except graph.StageFailed as error:
+        # A state, not an exception: the stage's own words are what helps, a traceback of this file is not.
+        return Failed(message=str(error))
+    except RunEnded as error:
+        return Cancelled(message=str(error))
     outputs = graph.outputs(folder, stage)
     artifacts.publish_versions(folder, stage, outputs, "", run_name())
     if stage.partition("@")[0] in HAVE_METRICS:
-        everything = [output for name in graph.plan(folder, stage) for output in graph.outputs(folder, name)]
-        artifacts.publish_metrics(folder, stage, graph.metrics_difference(folder), everything, run_name())
+        plan = graph.plan(folder, stage)
+        difference = graph.metrics_difference(folder, plan)
+        artifacts.publish_metrics(folder, stage, difference, graph.outputs(folder, *plan), run_name())
     if worked:
         return Completed(message=", ".join(f"{output.path} {output.hash}" for output in outputs))
     return Completed(name=CACHED, message="restored from DVC's cache of earlier runs")
@@ -148,13 +142,13 @@ def push_stage(stage: str, folder: Path, remote: str) -> None:
     artifacts.publish_versions(folder, stage, graph.outputs(folder, stage), remote, run_name())
 
 
-def versions(root: Path, folder: Path) -> dict[str, Any]:
+def versions(root: Path, folder: Path, stages: Iterable[str]) -> dict[str, Any]:
     """What names the run's versions: the commit, whether files differ from it, the hash of dvc.lock, the metrics."""
     return {
         "commit": experiment.git(root, "rev-parse", "HEAD").strip(),
         "uncommitted_changes": bool(experiment.git(folder, "status", "--porcelain").strip()),
         "dvc_lock": hashlib.md5((folder / "dvc.lock").read_bytes(), usedforsecurity=False).hexdigest(),
-        "metrics": graph.metrics(folder),
+        "metrics": graph.metrics(folder, stages),
     }
 
 
@@ -163,7 +157,7 @@ def finished(result: dict[str, Any], worked: list[str]) -> State[dict[str, Any]]
     message = f"ran {', '.join(worked)}" if worked else "everything is up to date: no work was done"
     rows = [f"| {name} | `{value}` |" for name, value in result.items() if name != "metrics"]
     metrics = json.dumps(result["metrics"], indent=2)
-    table = ["| | |", "| --- | --- |", *rows]
+    table = ["| what | version |", "| --- | --- |", *rows]
     artifacts.publish_run("\n".join([f"# Run {flow_run.name}", "", message, "", *table, "", "```json", metrics, "```"]))
     get_run_logger().info("%s; %s", message, ", ".join(f"{name} {value}" for name, value in result.items()))
     named = ", ".join(

@@ -4,8 +4,9 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
+from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import concurrency
 from prefect.settings import get_current_settings
 
@@ -35,13 +36,23 @@ def devices() -> list[str]:
     return listed.stdout.split()
 
 
+class NoAnswer(RuntimeError):
+    """The server gave no answer to the wish for a slot; it may later."""
+
+
 @contextmanager
 def pinned(holder: str, log: Callable[[str], object]) -> Iterator[dict[str, str]]:
     """Wait for a slot of the global limit and a GPU that no other run has; the variables that pin a stage to it."""
     log(f"asking for a slot of the global limit {LIMIT!r}")
-    # A training outlasts a server that is away for a while: losing the lease must not end it. The claim below still
-    # keeps others off the GPU.
-    with concurrency(LIMIT, occupy=1, strict=True, raise_on_lease_renewal_failure=False):
+    with ExitStack() as slot:
+        try:
+            # A training outlasts a server that is away for a while: losing the lease must not end it. The claim below
+            # still keeps others off the GPU.
+            slot.enter_context(concurrency(LIMIT, occupy=1, strict=True, raise_on_lease_renewal_failure=False))
+        except ConcurrencySlotAcquisitionError as error:
+            if error.__cause__ is None:  # there is no such limit
+                raise
+            raise NoAnswer(str(error)) from error
         folder = get_current_settings().home / "gpus"
         choices = [
             Claim(f"GPU {device}", folder / f"{device.replace('/', '-')}.lock", "MELNET_GPU", device)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -31,6 +31,8 @@ _LOCKED = re.compile(r"is busy, it is being blocked by|Unable to acquire lock|un
 _ADVICE = re.compile(
     r"To track the changes with git|\tgit add|To enable auto staging|\tdvc config|Use `dvc push`|Having any"
 )
+# TensorFlow tells of its start before it heeds TF_CPP_MIN_LOG_LEVEL.
+_CHATTER = re.compile(r"WARNING: All log messages before absl::InitializeLog\(\)|I0000 00:00:")
 _DVC_SAYS = re.compile(
     r"Running stage |> |ERROR: failed to reproduce|WARNING: stage|Updating lock file|Generating lock file"
 )
@@ -108,15 +110,15 @@ def inputs(root: Path) -> list[str]:
     return sorted(name for path, name in paths.items() if not any(Path(path).is_relative_to(out) for out in made))
 
 
-def outputs(root: Path, stage: str) -> list[Output]:
-    """The versions that dvc.lock has of a stage's outputs."""
+def outputs(root: Path, *stages: str) -> list[Output]:
+    """The versions that dvc.lock has of the outputs of stages."""
     # A stage that runs beside this one may be writing dvc.lock: read it under DVC's lock.
     with Repo(str(root), _wait_for_lock=True) as repo, repo.lock:
+        outs = {_name(stage): stage.outs for stage in repo.index.stages}
         return [
             Output(out.def_path, out.hash_info.value or "", out.meta.size or 0, out.meta.nfiles or 1, out.use_cache)
-            for found in repo.index.stages
-            if _name(found) == stage
-            for out in found.outs
+            for stage in stages
+            for out in outs[stage]
         ]
 
 
@@ -178,15 +180,20 @@ def push(root: Path, stage: str, log: Callable[[str], object]) -> None:
         raise (RemoteUnreachable if _NETWORK.search(text) else PushFailed)(f"dvc push {stage}: {text}")
 
 
-def metrics(root: Path) -> dict[str, Any]:
-    """The metrics files of the workspace: path -> content; without those that are not made yet."""
-    shown = json.loads(_read(root, "metrics", "show", "--json"))
-    return {path: entry["data"] for path, entry in shown.get("", {}).get("data", {}).items() if "data" in entry}
+def metrics(root: Path, stages: Iterable[str]) -> dict[str, Any]:
+    """The metrics files that stages made: path -> content."""
+    shown = json.loads(_read(root, "metrics", "show", "--json")).get("", {}).get("data", {})
+    made = (output.path for output in outputs(root, *stages))
+    return {path: shown[path]["data"] for path in made if "data" in shown.get(path, {})}
 
 
-def metrics_difference(root: Path) -> str:
-    """Markdown table of the metrics of HEAD and of the workspace."""
-    return _read(root, "metrics", "diff", "--all", "--md").strip()
+def metrics_difference(root: Path, stages: Iterable[str]) -> str:
+    """Markdown table of the metrics that stages made, in HEAD and in the workspace."""
+    # Those of other stages are left out: as they lie there, they may be of another model.
+    made = {output.path for output in outputs(root, *stages)}
+    head, rule, rows = _read(root, "metrics", "diff", "--all", "--md").strip().partition("-|\n")
+    wanted = [row for row in rows.splitlines() if row.split("|")[1].strip() in made]
+    return head + rule + "\n".join(wanted) if wanted else ""
 
 
 def command(*arguments: str) -> list[str]:
@@ -229,8 +236,8 @@ def _stream(
         assert process.stdout is not None
         try:
             for line in calmed(terminal_lines(process.stdout)):
-                lines.append(line)
-                if not _ADVICE.match(line):
+                if not (_ADVICE.match(line) or _CHATTER.match(line)):
+                    lines.append(line)
                     log(line)
         except BaseException:
             # Such as the log's own end: with its worker killed, a run has nowhere to write. No stage outlives its run.
@@ -267,7 +274,7 @@ def calmed(
 
 def _last_words(lines: list[str]) -> str:
     """What the stage itself said last; what DVC said if the stage said nothing."""
-    own = [line for line in lines if not (_DVC_SAYS.match(line) or _ADVICE.match(line) or _BAR.search(line))]
+    own = [line for line in lines if not (_DVC_SAYS.match(line) or _BAR.search(line))]
     words = own[-LAST_LINES:] or lines[-LAST_LINES:]
     # A shell that replaces itself with the stage ends by its signal; one that waits for it ends with 128 + signal.
     status = re.search(r"exited with (-?\d+)", "\n".join(lines))

@@ -14,12 +14,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate, WorkPoolCreate
+from prefect.client.schemas.objects import DeploymentSchedule
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+from prefect.workers.process import ProcessWorker
 
 from pipeline.gpu import LIMIT, GpuError, devices
 from pipeline.graph import environment
@@ -30,7 +35,7 @@ STATE = ROOT / ".host"
 STARTED = STATE / "started.json"
 POOLS = ("cpu", "gpu")
 REPRO = "melnet/repro"
-PATIENCE = 120.0  # s for a service to answer
+PATIENCE = 300.0  # s for a server to answer; one that has ended is noticed at once
 
 
 class HostError(RuntimeError):
@@ -52,10 +57,11 @@ class Host:
                 "PWD": str(ROOT),  # prefect.yaml deploys it as the folder of runs
                 "DO_NOT_TRACK": "1",
                 "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+                "PREFECT_CLIENT_MAX_RETRIES": "8",  # nine minutes; the default 5 outlast a server that is away for one
                 "MELNET_FILES": str(STATE / "files"),
-                "MELNET_FILES_URL": f"http://127.0.0.1:{self.files_port}",
             }
         )
+        self.variables.setdefault("MELNET_FILES_URL", f"http://127.0.0.1:{self.files_port}")
         if secret := os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):  # what the server asks for, its workers say
             self.variables.setdefault("PREFECT_API_AUTH_STRING", secret)
         self.started: dict[str, dict[str, Any]] = json.loads(STARTED.read_text()) if STARTED.exists() else {}
@@ -66,15 +72,18 @@ class Host:
         slots = max(1, len(devices()))
         if self.own_server:
             self._start("server", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port))
-        self._wait("server", self.answers)
+        self._wait()
         self._start(
             "files", "http.server", "--bind", "127.0.0.1", "--directory", str(STATE / "files"), str(self.files_port)
         )
-        for pool in POOLS:
-            if not self._has("work-pool", pool):
-                self._prefect("work-pool", "create", pool, "--type", "process")
-        self._limit(slots)
-        self._deploy()
+        settings = {PREFECT_API_URL: self.api}
+        if secret := self.variables.get("PREFECT_API_AUTH_STRING"):
+            settings[PREFECT_API_AUTH_STRING] = secret
+        with temporary_settings(settings), get_client(sync_client=True) as client:
+            for pool in POOLS:
+                self._create_pool(client, pool)
+            self._limit(client, slots)
+            self._deploy(client)
         for pool in POOLS:
             name = f"{pool}@{socket.gethostname()}"
             self._start(f"worker-{pool}", "prefect", "worker", "start", "--pool", pool, "--name", name)
@@ -111,6 +120,10 @@ class Host:
                 f"{self.api} answers, but was not started from {ROOT}: set PREFECT_API_URL={self.api} to use it, "
                 "or PREFECT_SERVER_API_PORT to start another"
             )
+        if name == "files" and _taken(self.files_port):
+            raise HostError(
+                f"port {self.files_port} (pictures) is taken: name another by PREFECT_SERVER_API_PORT, one less"
+            )
         with (STATE / f"{name}.log").open("ab") as log:
             # A session of its own: it outlives this terminal.
             process = subprocess.Popen(
@@ -135,52 +148,64 @@ class Host:
         alive = process.create_time() == entry["created"] and process.status() != psutil.STATUS_ZOMBIE
         return process if alive else None
 
-    def _wait(self, name: str, ready: Callable[[], bool]) -> None:
+    def _wait(self) -> None:
+        """Wait for the server to answer."""
         deadline = time.monotonic() + PATIENCE
-        while not ready():
-            if self.own_server and self._process(name) is None:
-                last = (STATE / f"{name}.log").read_text(errors="replace").splitlines()[-10:]
-                raise HostError("\n".join([f"{name} ended at once:", *last]))
+        while not self.answers():
+            if self.own_server and self._process("server") is None:
+                last = (STATE / "server.log").read_text(errors="replace").splitlines()[-10:]
+                raise HostError("\n".join(["server ended at once:", *last]))
             if time.monotonic() > deadline:
                 raise HostError(f"{self.api} did not answer within {PATIENCE:.0f} s")
             time.sleep(0.5)
 
-    def _limit(self, slots: int) -> None:
-        if not self._has("global-concurrency-limit", LIMIT):
-            self._prefect("global-concurrency-limit", "create", LIMIT, "--limit", str(slots))
-        elif self.own_server:  # on a team's server the limit is the sum of its hosts
-            self._prefect("global-concurrency-limit", "update", LIMIT, "--limit", str(slots))
+    def _create_pool(self, client: SyncPrefectClient, name: str) -> None:
+        try:
+            client.read_work_pool(name)
+        except ObjectNotFound:
+            template = ProcessWorker.get_default_base_job_template()
+            client.create_work_pool(WorkPoolCreate(name=name, type="process", base_job_template=template))
 
-    def _deploy(self) -> None:
+    def _limit(self, client: SyncPrefectClient, slots: int) -> None:
+        try:
+            client.read_global_concurrency_limit_by_name(LIMIT)
+        except ObjectNotFound:
+            client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=LIMIT, limit=slots))
+        else:
+            if self.own_server:  # on a team's server the limit is the sum of its hosts
+                client.update_global_concurrency_limit(LIMIT, GlobalConcurrencyLimitUpdate(limit=slots))
+
+    def _deploy(self, client: SyncPrefectClient) -> None:
         """Deploy all; a schedule that was switched on stays on."""
-        nightly = self._active_schedules()
-        self._prefect("deploy", "--all")
-        if nightly:
-            self._prefect("deployment", "schedule", "resume", REPRO, self._schedules()[0]["id"])
-
-    def _active_schedules(self) -> list[dict[str, Any]]:
-        return [schedule for schedule in self._schedules() if schedule["active"]]
-
-    def _schedules(self) -> list[dict[str, Any]]:
-        if not self._has("deployment", REPRO):
-            return []
-        return json.loads(self._prefect("deployment", "inspect", REPRO, "--output", "json"))["schedules"]
-
-    def _has(self, kind: str, name: str) -> bool:
-        return self._run(kind, "inspect", name).returncode == 0
-
-    def _prefect(self, *arguments: str) -> str:
-        done = self._run(*arguments)
+        on = any(schedule.active for schedule in _schedules(client))
+        command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+        done = subprocess.run(command, cwd=ROOT, env=self.variables, capture_output=True, text=True)
         if done.returncode:
-            raise HostError(f"prefect {' '.join(arguments)}:\n{done.stdout}{done.stderr}")
-        return done.stdout
-
-    def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
-        return subprocess.run(command, cwd=ROOT, env=self.variables, capture_output=True, text=True)
+            raise HostError(f"prefect deploy --all:\n{done.stdout}{done.stderr}")
+        for schedule in _schedules(client) if on else []:
+            assert schedule.deployment_id is not None
+            client.update_deployment_schedule(schedule.deployment_id, schedule.id, active=True)
 
     def _save(self) -> None:
         STARTED.write_text(json.dumps(self.started, indent=2) + "\n", encoding="utf-8")
+
+
+def _schedules(client: SyncPrefectClient) -> list[DeploymentSchedule]:
+    """The nightly schedule, once it is deployed."""
+    try:
+        return client.read_deployment_by_name(REPRO).schedules
+    except ObjectNotFound:
+        return []
+
+
+def _taken(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the file server does
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
 
 
 def main() -> None:
@@ -191,7 +216,7 @@ def main() -> None:
     try:
         host = Host()
         host.up() if action == "up" else host.down()
-    except (HostError, GpuError) as error:
+    except (HostError, GpuError, httpx.HTTPStatusError) as error:  # the last: the server asks for a password
         sys.exit(f"host: {error}")
 
 

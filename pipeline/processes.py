@@ -4,7 +4,9 @@ from contextlib import suppress
 
 import psutil
 
-GRACE = 8.0  # s for processes to end before they are killed
+# s for processes to end before they are killed. A cancelled run is to be gone in 10 s, the notice of it included; no
+# process needs longer: stages write their files complete or not at all.
+GRACE = 5.0
 
 
 def marked(variable: str, value: str) -> list[psutil.Process]:
@@ -19,12 +21,14 @@ def marked(variable: str, value: str) -> list[psutil.Process]:
     return found
 
 
-def end(process: psutil.Process) -> None:
-    """End a process and its descendants: first asked to, then killed."""
-    with suppress(psutil.NoSuchProcess):  # it ended by itself meanwhile
-        family = [process, *process.children(recursive=True)]
-        for signalled in (psutil.Process.terminate, psutil.Process.kill):
-            for member in family:
-                with suppress(psutil.NoSuchProcess):
-                    signalled(member)
-            _, family = psutil.wait_procs(family, timeout=GRACE)
+def end(*processes: psutil.Process) -> None:
+    """End processes and their descendants: first asked to, then killed."""
+    family = set(processes)
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):  # it ended by itself meanwhile
+            family.update(process.children(recursive=True))
+    for signalled in (psutil.Process.terminate, psutil.Process.kill):
+        for member in family:
+            with suppress(psutil.NoSuchProcess):
+                signalled(member)
+        _, family = psutil.wait_procs(family, timeout=GRACE)

@@ -27,7 +27,7 @@ def test_plan_holds_what_a_target_needs_in_order(workspace: Path) -> None:
         "first": [],
         "train@tier-1": ["first"],
         "train@tier-2": ["first"],
-        "last": ["train@tier-1", "train@tier-2"],
+        "evaluate": ["train@tier-1", "train@tier-2"],
     }
 
 
@@ -39,12 +39,12 @@ def test_plan_names_stages_alike_from_any_folder(
 
 
 def test_unknown_target_is_named_with_the_stages_there_are(workspace: Path) -> None:
-    with pytest.raises(graph.UnknownTarget, match=r"'tain'.*first, last, train@tier-1, train@tier-2"):
+    with pytest.raises(graph.UnknownTarget, match=r"'tain'.*evaluate, first, train@tier-1, train@tier-2"):
         graph.plan(workspace, "tain")
 
 
 def test_inputs_are_what_no_stage_makes(workspace: Path) -> None:
-    assert graph.inputs(workspace) == ["corpus", "first.py", "params.yaml"]
+    assert graph.inputs(workspace) == ["corpus", "evaluate.py", "first.py", "params.yaml", "tier.py"]
 
 
 def test_a_stage_runs_once_and_its_versions_are_read(workspace: Path) -> None:
@@ -55,6 +55,17 @@ def test_a_stage_runs_once_and_its_versions_are_read(workspace: Path) -> None:
     assert not any("git add" in line for line in lines)
     assert graph.changes(workspace, "first") == ""
     assert graph.outputs(workspace, "first") == [graph.Output("out/first.txt", LA, size=2, files=1, cached=True)]
+
+
+def test_what_tensorflow_tells_of_its_start_is_left_out(workspace: Path) -> None:
+    (workspace / "first.py").write_text(
+        "print('I0000 00:00:1.5 7 port.cc:153] oneDNN', 'E0000 00:00:1.5 7 no driver', sep='\\n')\nraise SystemExit(1)"
+    )
+    lines: list[str] = []
+    with pytest.raises(graph.StageFailed, match=r"^first: E0000 00:00:1.5 7 no driver$"):
+        run(workspace, "first", lines.append)
+    assert "E0000 00:00:1.5 7 no driver" in lines
+    assert not any("oneDNN" in line for line in lines)
 
 
 def test_outputs_of_an_earlier_run_are_restored_without_work(workspace: Path) -> None:
@@ -105,12 +116,17 @@ def test_no_stage_outlives_a_log_that_fails(workspace: Path) -> None:
     assert marked("MELNET_TEST_RUN", str(workspace)) == []
 
 
-def test_metrics_and_their_difference(workspace: Path) -> None:
-    assert graph.metrics(workspace) == {}
-    for stage in graph.plan(workspace, "last"):
-        run(workspace, stage)
-    assert graph.metrics(workspace) == {"score.json": {"loss": 1.5}}
-    assert "| score.json | loss" in graph.metrics_difference(workspace)
+def test_metrics_and_their_difference_are_those_of_the_stages_asked_for(workspace: Path) -> None:
+    assert graph.metrics(workspace, ["evaluate"]) == {}
+    assert graph.metrics_difference(workspace, ["evaluate"]) == ""
+    subprocess.run(graph.command("repro", "--quiet"), cwd=workspace, env=graph.environment(), check=True)
+    plan = graph.plan(workspace, "evaluate")
+    assert graph.metrics(workspace, plan) == {"score.json": {"loss": 1.5}}
+    head, rule, row = graph.metrics_difference(workspace, plan).splitlines()
+    assert head.startswith("| Path") and rule.startswith("|--")
+    assert [cell.strip() for cell in row.split("|")[1:3]] == ["score.json", "loss"]
+    assert graph.metrics(workspace, ["first"]) == {}
+    assert graph.metrics_difference(workspace, ["first"]) == ""
 
 
 def test_push_tells_the_network_from_other_errors(workspace: Path) -> None:
