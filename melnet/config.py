@@ -240,7 +240,8 @@ def load_params(path: Path) -> Params:
 
 
 def _describe(item: ErrorDetails) -> str:
-    key = ".".join(str(part) for part in item["loc"])
+    parts = (str(part) for part in item["loc"])
+    key = ".".join(part if part.isprintable() and part else repr(part) for part in parts)
     message = item["msg"].removeprefix("Value error, ")
     value = item["input"]
     if item["type"] == "value_error":  # a check of ours: its message starts with the rest of the key and has the value

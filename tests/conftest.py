@@ -10,7 +10,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import settings
 from ruamel.yaml import YAML
+
+# `make test` tries the same inputs every time, so that a failure belongs to the change at hand; `make test-faults`
+# searches for new ones.
+settings.register_profile("repeatable", derandomize=True)
+settings.register_profile("searching", derandomize=False)
+settings.load_profile("searching" if os.environ.get("HYPOTHESIS_SEARCH") else "repeatable")
 
 ROOT = Path(__file__).parents[1]
 MARKUP = "<img src=x onerror=alert(1)>"

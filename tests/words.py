@@ -33,7 +33,7 @@ ELSEWHERE = {
     "make lint": ".ci/run",
     "make test": ".ci/run",
     "make demo": f"{GRAPH}::test_it_ends_in_audio_pictures_and_metrics",
-    "make host": f"{HOST}::test_host_can_be_brought_up_again",
+    "make host": f"{HOST}::test_host_can_be_brought_up_again_and_keeps_its_schedule",
     "make host-stop": f"{HOST}::host",
     "prefect deployment run melnet/train --watch": TRAINED,
     "prefect deployment run melnet/train -p target=train": OVERRIDDEN,
@@ -48,6 +48,7 @@ ELSEWHERE = {
 }
 # What no machine of ours can execute, and why.
 NOWHERE = {
+    "createdb prefect": "needs a PostgreSQL server",
     "PREFECT_SERVER_DATABASE_CONNECTION_URL=postgresql+asyncpg://USER:PASSWORD@DBHOST/prefect make host": (
         "needs a PostgreSQL server"
     ),
