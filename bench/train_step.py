@@ -22,7 +22,15 @@ BATCH, FRAMES, BANDS, LAYERS, HIDDEN, COMPONENTS = 16, 50, 32, 4, 64, 10
 GFLOP = 90.0
 MATMUL = 2048
 SETTINGS = Train(
-    epochs=1, batch_size=BATCH, learning_rate=7e-4, momentum=0.9, halve_every=10, clip_norm=1.0, average=0.95, seed=0
+    epochs=1,
+    batch_size=BATCH,
+    learning_rate=7e-4,
+    momentum=0.9,
+    halve_every=10,
+    clip_norm=1.0,
+    average=0.95,
+    recompute=False,
+    seed=0,
 )
 STEPS, ROUNDS = 3, 5
 

@@ -112,6 +112,7 @@ class Train(Section):
     halve_every: int = Field(ge=1)
     clip_norm: Finite = Field(gt=0)
     average: Finite = Field(ge=0, lt=1)
+    recompute: bool
     seed: int = Field(ge=0, lt=2**32)
 
 

@@ -1,9 +1,11 @@
 """What training a model will take, worked out from its weights before anything is trained."""
 
+import os
 from dataclasses import dataclass
 
 import numpy as np
 
+from melnet.backend import parts_of
 from melnet.config import Params
 from melnet.dataset import Normalisation
 from melnet.model.multiscale import Shape, shape
@@ -11,6 +13,8 @@ from melnet.model.tier import Tier
 from melnet.saved import Description, build_tier
 
 FLOAT = 4  # bytes
+# Bytes of TensorFlow itself and of what compiling leaves behind (bench/train_memory.py).
+RUNTIME = 1.5 * 2**30
 # Copies of the weights while training: themselves, gradient, RMSprop's mean square and momentum, moving average.
 WEIGHT_COPIES = 5
 
@@ -28,13 +32,14 @@ class Cost:
 
 
 def cost(tier: Tier, batch: int, frames: int) -> Cost:
-    """Of a step on ``batch`` parts of ``frames`` frames.
+    """Of a step on ``batch`` slices of ``frames`` frames.
 
     A matrix of n weights that is applied to e vectors takes 2 n e operations forward and twice as many backward. For
-    each vector a recurrent layer keeps its input, its activated gates and its states, and needs the gates' gradient; a
-    dense layer keeps its output.
+    each vector a recurrent layer keeps its input and its states, and its activated gates unless they are recomputed; a
+    dense layer keeps its output. All but the gates is there twice, transposed or as a gradient. Of the parts of a
+    batch no more are kept at a time than there are cores.
     """
-    flop = kept = 0.0
+    flop = kept = gates = 0.0
     for weight in tier.weights:
         _, part, *_, name = weight.path.split("/")
         if not name.endswith("kernel"):
@@ -45,10 +50,12 @@ def cost(tier: Tier, batch: int, frames: int) -> Cost:
         vectors = batch * frames * (1 if whole_frames else tier.bands)
         flop += 6 * vectors * rows * columns
         if name == "recurrent_kernel":
-            kept += vectors * (2 * columns + 2 * rows)
+            kept += 2 * vectors * rows
+            gates += 4 * vectors * rows
         else:
-            kept += vectors * (rows if columns > 3 * rows else columns)
-    memory = FLOAT * (WEIGHT_COPIES * tier.count_params() + kept)
+            kept += vectors * (rows if columns > 2 * rows else columns)
+    at_once = min(1.0, (os.cpu_count() or 1) / parts_of(batch))
+    memory = FLOAT * (WEIGHT_COPIES * tier.count_params() + at_once * (2 * kept + (0 if tier.recompute else gates)))
     return Cost(Shape(frames, tier.bands), tier.count_params(), flop, memory)
 
 
@@ -66,7 +73,7 @@ def costs(params: Params, singers: int = 2) -> dict[str, Cost]:
     found = {}
     for name in description.tiers:
         frames = shape(*description.place(name), params.slice.frames, bands).frames
-        tier = build_tier(description, name, params.model.tiers[name])
+        tier = build_tier(description, name, params.model.tiers[name], recompute=params.train.recompute)
         found[name] = cost(tier, params.train.batch_size, frames)
     return found
 
@@ -85,13 +92,13 @@ def table(params: Params) -> str:
                 f"{settings.layers}{features}",
                 str(settings.hidden),
                 f"{tier.weights:,}",
-                f"{tier.memory / 2**30:.2f} GiB",
+                f"{(RUNTIME + tier.memory) / 2**30:.1f} GiB",
                 f"{tier.flop / 1e9:,.0f} GFLOP",
             )
         )
     if len(found) > 1:
         together = f"{params.slice.frames} x {params.mel.n_mels}", "", "", f"{sum(c.weights for c in found.values()):,}"
-        most = f"{max(c.memory for c in found.values()) / 2**30:.2f} GiB at most"
+        most = f"{(RUNTIME + max(c.memory for c in found.values())) / 2**30:.1f} GiB at most"
         lines.append(("all", *together, most, f"{sum(c.flop for c in found.values()) / 1e9:,.0f} GFLOP"))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(

@@ -110,8 +110,8 @@ def settings_path(folder: Path, tier: str) -> Path:
     return folder / "tiers" / f"{tier}.json"
 
 
-def build_tier(description: Description, tier: str, settings: TierSettings) -> Tier:
-    """A tier of the described model with initial weights."""
+def build_tier(description: Description, tier: str, settings: TierSettings, *, recompute: bool = False) -> Tier:
+    """A tier of the described model with initial weights; ``recompute`` as in :class:`melnet.model.tier.Tier`."""
     place = description.place(tier)
     return Tier(
         bands=shape(*place, description.frames, description.mel.n_mels).bands,
@@ -122,6 +122,7 @@ def build_tier(description: Description, tier: str, settings: TierSettings) -> T
         cell=description.cell,
         feature_layers=0 if place.tier == 1 else settings.feature_layers or settings.layers,
         singers=len(description.singers),
+        recompute=recompute,
         name=tier.replace("-", "_"),
     )
 

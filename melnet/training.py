@@ -18,6 +18,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from melnet import backend
 from melnet.config import Train
 from melnet.dataset import Batch, Normalisation, batches, shuffled_batches, steps_per_epoch
 from melnet.files import written
@@ -164,7 +165,7 @@ class StopAtNaN(keras.callbacks.Callback):
 
 
 def compile_tier(tier: Tier, settings: Train) -> None:
-    """RMSprop with momentum on the mixture's negative log-likelihood, in one XLA-compiled step.
+    """RMSprop with momentum on the mixture's negative log-likelihood, XLA-compiled.
 
     A moving average of the weights is kept beside them. The last steps of so large a momentum lie about a minimum, and
     their mean nearer to it: it is better than any of them, and samples from it run astray less.
@@ -185,9 +186,10 @@ def compile_tier(tier: Tier, settings: Train) -> None:
         # The loss that Keras reports is a mean over batches; this one is over slices, so a last batch that is not full
         # counts by what it holds.
         weighted_metrics=[keras.metrics.MeanMetricWrapper(nll, name="nll")],
-        jit_compile=True,
+        jit_compile=backend.WHOLE_STEP,
     )
     tier.optimizer.build(tier.trainable_variables)
+    tier.parts = backend.parts_of(settings.batch_size)
 
 
 def fit(

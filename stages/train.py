@@ -66,7 +66,7 @@ def _train_tier(params: Params, description: Description, name: str) -> None:
     splits = {split: Shards(SHARDS / split) for split in ("train", "valid")}
     settings = params.model.tiers[name]
     keras.utils.set_random_seed(params.train.seed)
-    tier = build_tier(description, name, settings)
+    tier = build_tier(description, name, settings, recompute=params.train.recompute)
     progress = Progress(CHECKPOINTS / f"{name}.npz", fingerprint("train", [settings, params.train]))
     steps = steps_per_epoch(len(splits["train"]), params.train.batch_size)
     print(

@@ -2,9 +2,9 @@
 
     python -m bench.quality.singers --corpus FOLDER [--work FOLDER]
 
-FOLDER holds a folder of recordings for each singer. Trains the default model with model.condition_on: singer, some ten
-minutes on two cores. The distance is that of metrics/generate.json, here to the validation and test splits together: in
-a small corpus a singer may have no block in one of them. Writes bench/quality/singers.json.
+FOLDER holds a folder of recordings for each singer. Trains the default model with model.condition_on: singer, some
+twenty minutes on two cores. The distance is that of metrics/generate.json, here to the validation and test splits
+together: in a small corpus a singer may have no block in one of them. Writes bench/quality/singers.json.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def main() -> None:
         # Of two minutes of a singer, a tenth in blocks of 20 s would be one passage, which is like no other.
         "slice": {"block_seconds": 5.0, "test": 0.2},
     }
-    workspace = Workspace(arguments.work, "params.yaml", changes)
+    workspace = Workspace(arguments.work, "params/three-tiers.yaml", changes)
     workspace.finish()
     distances = measured(workspace)
     content = {"nll": workspace.metrics("evaluate")["nll"], "frechet_by_singer": distances}

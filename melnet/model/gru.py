@@ -1,4 +1,4 @@
-"""The recurrent kernel of a GRU, built like that of the LSTM: two large matmuls around a loop with a small one.
+"""The recurrent kernel of a GRU, built like that of the LSTM: two loops, each with all matmuls of a step.
 
 The reset gate acts on the projected state, as in cuDNN and ``keras.layers.GRU``'s default, so that the recurrent
 projections of all gates are one matmul.
@@ -9,7 +9,9 @@ from collections.abc import Callable
 import keras
 from keras import ops
 
-from melnet.model.recurrent import Recurrent, State, Tensor, before, put_row, row
+from melnet.model.recurrent import Recurrent, State, Tensor, put_row, row, row_before
+
+Weights = tuple[Tensor, Tensor, Tensor, Tensor]  # kernel, recurrent kernel, bias, recurrent bias
 
 
 def gates(x: Tensor, h: Tensor, hidden: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -22,76 +24,96 @@ def gates(x: Tensor, h: Tensor, hidden: Tensor) -> tuple[Tensor, tuple[Tensor, .
 
     Returns
     -------
-    the new hidden state (rows, hidden) and the three activated gates
+    the new hidden state (rows, hidden), and the three activated gates with the state's part of the candidate
     """
     x_z, x_r, x_n = ops.split(x, 3, axis=-1)
     h_z, h_r, h_n = ops.split(h, 3, axis=-1)
     z, r = ops.sigmoid(x_z + h_z), ops.sigmoid(x_r + h_r)
     n = ops.tanh(x_n + r * h_n)
-    return z * hidden + (1 - z) * n, (z, r, n)
+    return z * hidden + (1 - z) * n, (z, r, n, h_n)
 
 
-def _forward(
-    reverse: bool, projections: Tensor, recurrent: Tensor, bias: Tensor, hidden: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Of every step: activated gates (steps, rows, 3 hidden), the state's candidate part and the hidden state."""
-    steps, rows, width = ops.shape(projections)
+def _step(x: Tensor, hidden: Tensor, weights: Weights) -> tuple[Tensor, tuple[Tensor, ...]]:
+    kernel, recurrent, bias, recurrent_bias = weights
+    return gates(ops.matmul(x, kernel) + bias, ops.matmul(hidden, recurrent) + recurrent_bias, hidden)
 
-    def step(t: Tensor, h: Tensor, activated: Tensor, parts: Tensor, hiddens: Tensor) -> tuple:
+
+def _forward(reverse: bool, sequence: Tensor, weights: Weights, hidden: Tensor, *, keep: bool) -> tuple[Tensor, ...]:
+    """Hidden states of every step, (steps, rows, hidden); with ``keep`` also (steps, rows, 4 hidden) of the gates."""
+    steps, rows, _ = ops.shape(sequence)
+    units = ops.shape(hidden)[-1]
+
+    def step(t: Tensor, h: Tensor, hiddens: Tensor, *activated: Tensor) -> tuple:
         at = steps - 1 - t if reverse else t
-        projected = ops.matmul(h, recurrent) + bias
-        h, activations = gates(row(activated, at), projected, h)
-        activated = put_row(activated, at, ops.concatenate(activations, axis=-1))
-        return t + 1, h, activated, put_row(parts, at, projected[:, 2 * width // 3 :]), put_row(hiddens, at, h)
+        h, activations = _step(row(sequence, at), h, weights)
+        activated = tuple(put_row(a, at, ops.concatenate(activations, axis=-1)) for a in activated)
+        return t + 1, h, put_row(hiddens, at, h), *activated
 
-    empty = ops.zeros((steps, rows, width // 3), projections.dtype)
-    # The activated gates overwrite the projections they came from: one large buffer less.
-    _, _, activated, parts, hiddens = ops.while_loop(
-        lambda t, *_: t < steps, step, (ops.convert_to_tensor(0, "int32"), hidden, projections, empty, empty)
-    )
-    return activated, parts, hiddens
+    empty = [ops.zeros((steps, rows, width), sequence.dtype) for width in ((units, 4 * units) if keep else (units,))]
+    start = (ops.convert_to_tensor(0, "int32"), hidden, *empty)
+    return tuple(ops.while_loop(lambda t, *_: t < steps, step, start)[2:])
 
 
 def _backward(
-    recurrent: Tensor, initial: Tensor, reverse: bool, kept: tuple[Tensor, Tensor, Tensor], upstream: Tensor
+    reverse: bool, sequence: Tensor, weights: Weights, initial: Tensor, kept: tuple[Tensor, ...], upstream: Tensor
 ) -> tuple[Tensor, ...]:
-    """Gradients with respect to the projections, the recurrent kernel, its bias and the initial state."""
-    activated, parts, hiddens = kept
-    steps, rows, hidden = ops.shape(hiddens)
-    transposed = ops.transpose(recurrent)
-    hiddens_before = before(hiddens, initial, reverse)
+    """Gradients with respect to the sequence, both kernels, both biases and the initial state."""
+    hiddens, *activated = kept
+    steps, rows, units = ops.shape(hiddens)
+    kernel, recurrent, _, _ = weights
+    transposed, recurrent_transposed = ops.transpose(kernel), ops.transpose(recurrent)
+    ones = ops.ones((1, rows), hiddens.dtype)
 
-    def step(t: Tensor, d_hidden: Tensor, d_projections: Tensor, d_parts: Tensor) -> tuple[Tensor, ...]:
+    def step(t: Tensor, d_hidden: Tensor, d_weights: Weights, d_sequence: Tensor) -> tuple[Tensor, ...]:
         at = t if reverse else steps - 1 - t
-        z, r, n = ops.split(row(activated, at), 3, axis=-1)
+        x, hidden = row(sequence, at), row_before(hiddens, at, initial, reverse)
+        if activated:
+            z, r, n, part = ops.split(row(activated[0], at), 4, axis=-1)
+        else:
+            _, (z, r, n, part) = _step(x, hidden, weights)
         d_hidden = d_hidden + row(upstream, at)
-        d_z = d_hidden * (row(hiddens_before, at) - n) * z * (1 - z)
+        d_z = d_hidden * (hidden - n) * z * (1 - z)
         d_n = d_hidden * (1 - z) * (1 - n * n)
-        d_r = d_n * row(parts, at) * r * (1 - r)
-        d_part = d_n * r
-        d_projections = put_row(d_projections, at, ops.concatenate([d_z, d_r, d_n], axis=-1))
-        d_hidden = d_hidden * z + ops.matmul(ops.concatenate([d_z, d_r, d_part], axis=-1), transposed)
-        return t + 1, d_hidden, d_projections, put_row(d_parts, at, d_part)
+        d_r = d_n * part * r * (1 - r)
+        d_x = ops.concatenate([d_z, d_r, d_n], axis=-1)
+        d_h = ops.concatenate([d_z, d_r, d_n * r], axis=-1)
+        d_kernel, d_recurrent, d_bias, d_recurrent_bias = d_weights
+        d_weights = (
+            d_kernel + ops.matmul(ops.transpose(x), d_x),
+            d_recurrent + ops.matmul(ops.transpose(hidden), d_h),
+            d_bias + ops.matmul(ones, d_x),  # sums over rows
+            d_recurrent_bias + ops.matmul(ones, d_h),
+        )
+        d_hidden = d_hidden * z + ops.matmul(d_h, recurrent_transposed)
+        return t + 1, d_hidden, d_weights, put_row(d_sequence, at, ops.matmul(d_x, transposed))
 
-    start = (ops.convert_to_tensor(0, "int32"), ops.zeros((rows, hidden), hiddens.dtype))
-    _, d_hidden, d_projections, d_parts = ops.while_loop(
-        lambda t, *_: t < steps, step, (*start, ops.zeros_like(activated), ops.zeros_like(parts))
+    bias = ops.zeros((1, 3 * units), hiddens.dtype)
+    _, d_hidden, d_weights, d_sequence = ops.while_loop(
+        lambda t, *_: t < steps,
+        step,
+        (
+            ops.convert_to_tensor(0, "int32"),
+            ops.zeros((rows, units), hiddens.dtype),
+            (ops.zeros_like(kernel), ops.zeros_like(recurrent), bias, bias),
+            ops.zeros_like(sequence),
+        ),
     )
-    d_recurrent_projections = ops.concatenate([d_projections[..., : 2 * hidden], d_parts], axis=-1)
-    flat = ops.reshape(d_recurrent_projections, (steps * rows, 3 * hidden))
-    d_recurrent = ops.matmul(ops.transpose(ops.reshape(hiddens_before, (steps * rows, hidden))), flat)
-    return d_projections, d_recurrent, ops.sum(flat, axis=0), d_hidden
+    d_kernel, d_recurrent, d_bias, d_recurrent_bias = d_weights
+    return d_sequence, d_kernel, d_recurrent, d_bias[0], d_recurrent_bias[0], d_hidden
 
 
-def _recurrence(reverse: bool) -> Callable[..., Tensor]:
+def _recurrence(reverse: bool, recompute: bool) -> Callable[..., Tensor]:
     @ops.custom_gradient
-    def recurrence(projections: Tensor, recurrent: Tensor, bias: Tensor, hidden: Tensor) -> tuple[Tensor, Callable]:
-        kept = _forward(reverse, projections, recurrent, bias, hidden)
+    def recurrence(
+        sequence: Tensor, kernel: Tensor, recurrent: Tensor, bias: Tensor, recurrent_bias: Tensor, hidden: Tensor
+    ) -> tuple[Tensor, Callable]:
+        weights = kernel, recurrent, bias, recurrent_bias
+        kept = _forward(reverse, sequence, weights, hidden, keep=not recompute)
 
         def gradient(upstream: Tensor, *_: object, **__: object) -> tuple[Tensor, ...]:
-            return _backward(recurrent, hidden, reverse, kept, upstream)
+            return _backward(reverse, sequence, weights, hidden, kept, upstream)
 
-        return kept[2], gradient
+        return kept[0], gradient
 
     return recurrence
 
@@ -110,21 +132,22 @@ class GRU(Recurrent):
         self.bias = self.add_weight(name="bias", shape=(3 * self.hidden,), initializer="zeros")
         self.recurrent_bias = self.add_weight(name="recurrent_bias", shape=(3 * self.hidden,), initializer="zeros")
 
+    def _weights(self) -> Weights:
+        """As tensors: custom_gradient takes no variables."""
+        return self.kernel * 1.0, self.recurrent * 1.0, self.bias * 1.0, self.recurrent_bias * 1.0
+
     def call(self, sequence: Tensor) -> Tensor:
         """Hidden states (steps, rows, hidden) of a sequence (steps, rows, features)."""
-        # custom_gradient takes tensors, not variables.
-        weights = self.recurrent * 1.0, self.recurrent_bias * 1.0
-        return _recurrence(self.reverse)(self.project(sequence), *weights, *self.initial_state(ops.shape(sequence)[1]))
+        initial = self.initial_state(ops.shape(sequence)[1])
+        return _recurrence(self.reverse, self.recompute)(sequence, *self._weights(), *initial)
 
     def warm(self, sequence: Tensor, state: State) -> tuple[Tensor, State]:
         """Hidden states (steps, rows, hidden) from a given state, and the state after the last step; no gradient."""
-        weights = self.recurrent * 1.0, self.recurrent_bias * 1.0
-        _, _, hiddens = _forward(self.reverse, self.project(sequence), *weights, *state)
+        (hiddens,) = _forward(self.reverse, sequence, self._weights(), *state, keep=False)
         return hiddens, (hiddens[0 if self.reverse else -1],)
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Advance by one step: x (rows, features) and a state give the new hidden state and state."""
         (hidden,) = state
-        projected = ops.matmul(hidden, self.recurrent) + self.recurrent_bias
-        hidden, _ = gates(ops.matmul(x, self.kernel) + self.bias, projected, hidden)
+        hidden, _ = _step(x, hidden, self._weights())
         return hidden, (hidden,)

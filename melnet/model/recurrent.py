@@ -21,10 +21,14 @@ def put_row(sequence: Tensor, index: Tensor, value: Tensor) -> Tensor:
     return ops.slice_update(sequence, (index, *(0 for _ in rest)), ops.expand_dims(value, 0))
 
 
-def before(sequence: Tensor, initial: Tensor, reverse: bool) -> Tensor:
-    """The state (steps, rows, hidden) that each step started from, of the states it ended with."""
-    initial = ops.expand_dims(initial, 0)
-    return ops.concatenate([sequence[1:], initial] if reverse else [initial, sequence[:-1]])
+def row_before(sequence: Tensor, index: Tensor, initial: Tensor, reverse: bool) -> Tensor:
+    """The state (rows, hidden) that the step ``index`` started from, of the states (steps, rows, hidden) after each.
+
+    A shifted copy of all of them would be as large as what a layer keeps.
+    """
+    last = ops.shape(sequence)[0] - 1
+    earlier = index + 1 if reverse else index - 1
+    return ops.where(index == (last if reverse else 0), initial, row(sequence, ops.clip(earlier, 0, last)))
 
 
 class Recurrent(keras.layers.Layer):
@@ -32,6 +36,15 @@ class Recurrent(keras.layers.Layer):
 
     The state before the first step is trained, one for all rows (arXiv 1906.01083, table 1). Needs a compiled function
     (``jit_compile=True``) on TensorFlow, whose eager mode has no in-place slice update.
+
+    Parameters
+    ----------
+    hidden
+        Units.
+    reverse
+        From the last step on.
+    recompute
+        Compute the activated gates again for the gradient instead of keeping them: less memory, a third more work.
     """
 
     blocks: ClassVar[int]
@@ -39,10 +52,11 @@ class Recurrent(keras.layers.Layer):
     states: ClassVar[int]
     """tensors in a :data:`State`"""
 
-    def __init__(self, hidden: int, *, reverse: bool = False, **kwargs: object) -> None:
+    def __init__(self, hidden: int, *, reverse: bool = False, recompute: bool = False, **kwargs: object) -> None:
         super().__init__(**kwargs)
         self.hidden = hidden
         self.reverse = reverse
+        self.recompute = recompute
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         width = self.blocks * self.hidden
@@ -72,11 +86,5 @@ class Recurrent(keras.layers.Layer):
         weights = ops.convert_to_tensor(self.initial)
         return tuple(ops.broadcast_to(weights[i : i + 1], (rows, self.hidden)) for i in range(self.states))
 
-    def project(self, sequence: Tensor) -> Tensor:
-        """All inputs times the kernel, in one matmul: (steps, rows, blocks * hidden)."""
-        steps, rows, features = ops.shape(sequence)  # the batch may be unknown while tracing
-        flat = ops.reshape(sequence, (steps * rows, features))
-        return ops.reshape(ops.matmul(flat, self.kernel) + self.bias, (steps, rows, self.blocks * self.hidden))
-
     def get_config(self) -> dict[str, object]:
-        return {**super().get_config(), "hidden": self.hidden, "reverse": self.reverse}
+        return {**super().get_config(), "hidden": self.hidden, "reverse": self.reverse, "recompute": self.recompute}

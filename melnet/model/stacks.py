@@ -11,6 +11,7 @@ or one element and carries the recurrent state; ``warm`` sees all frames of a kn
 ``step`` goes on from.
 """
 
+from collections.abc import Callable
 from typing import TypeAlias
 
 import keras
@@ -20,8 +21,8 @@ from melnet.model.gru import GRU
 from melnet.model.lstm import LSTM
 from melnet.model.recurrent import Recurrent, State, Tensor
 
-Cell: TypeAlias = type[Recurrent]
-CELLS: dict[str, Cell] = {"lstm": LSTM, "gru": GRU}
+Cell: TypeAlias = Callable[..., Recurrent]
+CELLS: dict[str, type[Recurrent]] = {"lstm": LSTM, "gru": GRU}
 
 
 def swap_axes(x: Tensor) -> Tensor:

@@ -11,11 +11,13 @@ embedding of them, which is projected into the input of every stack.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import keras
 from keras import ops
 
+from melnet import backend
 from melnet.model.recurrent import State, Tensor, put_row, row
 from melnet.model.stacks import (
     CELLS,
@@ -45,7 +47,7 @@ class Carried(NamedTuple):
 
 
 @keras.saving.register_keras_serializable("melnet")
-class Tier(keras.Model):
+class Tier(backend.Model):
     """A tier for spectrograms of ``bands`` bands; the number of frames and the batch size are free.
 
     Parameters
@@ -61,6 +63,8 @@ class Tier(keras.Model):
         centralised stack.
     singers
         How many singers it knows; 0 if it is not conditioned on them.
+    recompute
+        See :class:`melnet.model.recurrent.Recurrent`. It changes what training takes, not what the tier is.
     """
 
     def __init__(
@@ -74,12 +78,13 @@ class Tier(keras.Model):
         cell: str = "lstm",
         feature_layers: int = 0,
         singers: int = 0,
+        recompute: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.bands, self.hidden, self.components, self.min_sigma = bands, hidden, components, min_sigma
-        self.cell, self.singers = cell, singers
-        rnn, dense = CELLS[cell], keras.layers.Dense
+        self.cell, self.singers, self.recompute = cell, singers, recompute
+        rnn, dense = partial(CELLS[cell], recompute=recompute), keras.layers.Dense
         self.time_input = dense(hidden, name="time_input")
         self.frequency_input = dense(hidden, name="frequency_input")
         self.time_delayed = [TimeDelayedLayer(hidden, rnn, name=f"time_delayed_{i}") for i in range(layers)]
@@ -285,4 +290,5 @@ class Tier(keras.Model):
             "cell": self.cell,
             "feature_layers": len(self.features),
             "singers": self.singers,
+            "recompute": self.recompute,
         }

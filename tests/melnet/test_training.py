@@ -13,7 +13,15 @@ from melnet.training import Progress, Replayed, TrainingDiverged, fit, learning_
 FRAMES, BANDS = 6, 4
 MEL = Mel(n_fft=512, hop_length=128, n_mels=BANDS, fmin=100.0, fmax=3000.0, floor=1e-5)
 SETTINGS = Train(
-    epochs=4, batch_size=8, learning_rate=5e-3, momentum=0.9, halve_every=2, clip_norm=1.0, average=0.8, seed=3
+    epochs=4,
+    batch_size=8,
+    learning_rate=5e-3,
+    momentum=0.9,
+    halve_every=2,
+    clip_norm=1.0,
+    average=0.8,
+    recompute=False,
+    seed=3,
 )
 
 

@@ -24,9 +24,10 @@ def kind(request):
     return request.param
 
 
+@pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reversed"])
-def test_values_and_gradients_equal_keras(kind, reverse, rng):
-    ours = layer(kind, reverse=reverse)
+def test_values_and_gradients_equal_keras(kind, reverse, recompute, rng):
+    ours = layer(kind, reverse=reverse, recompute=recompute)
     for weight in ours.weights:
         weight.assign(rng.normal(scale=0.5, size=weight.shape))
     theirs = KERAS[kind](HIDDEN, return_sequences=True, go_backwards=reverse)

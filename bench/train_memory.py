@@ -1,0 +1,107 @@
+"""Memory of training: peak resident memory of a step, and what of the paper's model fits into 24 GiB.
+
+One size at a time is doubled, starting from the reference tier (4 layers, hidden 64, batch 16 of 50 x 32), with gates
+kept and recomputed (``train.recompute``). The peak is that of the whole process, with TensorFlow and the compiler, as
+`python -m stages.train --describe` gives it. Of the paper's tiers (params/blizzard.yaml: hidden 512) the first is
+trained for two steps with batch 1; for the others the largest batch is worked out (melnet/cost.py) and said so.
+"""
+
+import json
+import statistics
+
+from bench.common import ROOT, Claim, python, report
+from melnet.config import Params, load_params
+from melnet.cost import RUNTIME, costs
+
+LIMIT = 24 * 2**30
+REFERENCE = {"bands": 32, "frames": 50, "layers": 4, "hidden": 64, "batch": 16, "recompute": False}
+SIZES = {
+    "reference": {},
+    "frames x 2": {"frames": 100},
+    "bands x 2": {"bands": 64},
+    "layers x 2": {"layers": 8},
+    "hidden x 2": {"hidden": 128},
+}
+BLIZZARD = ROOT / "params/blizzard.yaml"
+
+
+def main() -> None:
+    kept = {name: step(**change) for name, change in SIZES.items()}
+    again = {name: step(**change, recompute=True) for name, change in list(SIZES.items())[:2]}
+    for name, found in [*kept.items(), *((f"{name}, recomputed", found) for name, found in again.items())]:
+        print(
+            f"{name}: peak {found['peak']:.0f} MiB, {found['seconds']:.2f} s per step; expected {expected(found):.0f}"
+        )
+    paper = paper_tier()
+    print(f"the paper's first tier, batch 1, recomputed: peak {paper['peak'] / 1024:.1f} GiB, {paper['seconds']:.0f} s")
+    fits()
+    growth = [kept["frames x 2"]["peak"] - kept["reference"]["peak"]]
+    recomputed = [again["frames x 2"]["peak"] - again["reference"]["peak"]]
+    ratios = [found["peak"] / expected(found) for found in (*kept.values(), *again.values(), paper)]
+    report(
+        Claim.at_most(
+            85,
+            "training memory per element with train.recompute, against without",
+            [100 * recomputed[0] / growth[0]],
+            "%",
+        ),
+        Claim.at_most(1.25, "training memory, largest measured against --describe", [max(ratios)], "x"),
+        Claim.at_least(0.75, "training memory, smallest measured against --describe", [min(ratios)], "x"),
+        Claim.at_most(
+            1.5,
+            "training step with train.recompute, time against without",
+            [statistics.median(again[name]["seconds"] / kept[name]["seconds"] for name in again)],
+            "x",
+        ),
+        Claim.at_most(24, "memory of the paper's first tier, batch 1, recomputed", [paper["peak"] / 1024], "GiB"),
+    )
+
+
+def step(**change: object) -> dict[str, float]:
+    found: dict[str, float] = json.loads(
+        python("-m", "bench._memory_of_a_step", json.dumps(REFERENCE | change), cwd=ROOT).splitlines()[-1]
+    )
+    return found
+
+
+def expected(found: dict[str, float]) -> float:
+    """MiB that --describe would give."""
+    return found["expected"] + RUNTIME / 2**20
+
+
+def paper_tier() -> dict[str, float]:
+    shape = costs(load_params(BLIZZARD))["tier-1"].shape
+    settings = load_params(BLIZZARD).model.tiers["tier-1"]
+    return step(
+        bands=shape.bands,
+        frames=shape.frames,
+        layers=settings.layers,
+        hidden=settings.hidden,
+        batch=1,
+        recompute=True,
+    )
+
+
+def fits() -> None:
+    """The largest batch of each of the paper's tiers within the limit, worked out."""
+    for recompute in (False, True):
+        largest: dict[str, int] = {}
+        for batch in (1, 2, 4, 8, 16, 32):
+            for name, found in costs(_blizzard(batch, recompute)).items():
+                if found.memory + RUNTIME <= LIMIT:
+                    largest[name] = batch
+        how = "recomputed" if recompute else "kept"
+        names = costs(_blizzard(1, recompute))
+        said = ", ".join(f"{name} {f'batch {largest[name]}' if name in largest else 'none'}" for name in names)
+        print(f"worked out, largest batch in 24 GiB, gates {how}: {said}")
+
+
+def _blizzard(batch: int, recompute: bool) -> Params:
+    params = load_params(BLIZZARD)
+    return params.model_copy(
+        update={"train": params.train.model_copy(update={"batch_size": batch, "recompute": recompute})}
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""A training step whose batch is cut into parts is the step of the whole batch."""
+
+import keras
+import numpy as np
+import pytest
+
+from melnet import backend
+from melnet.config import Train
+from melnet.model.tier import Tier
+from melnet.training import compile_tier
+
+BATCH, FRAMES, BANDS = 8, 4, 4
+SETTINGS = Train(
+    epochs=1,
+    batch_size=BATCH,
+    learning_rate=1e-2,
+    momentum=0.9,
+    halve_every=1,
+    clip_norm=1.0,
+    average=0.5,
+    recompute=False,
+    seed=0,
+)
+only_in_parts = pytest.mark.skipif(backend.PARTS == 1, reason="on this backend or device a step is not cut into parts")
+
+
+@pytest.fixture
+def batch(rng):
+    """Of a later tier with singers; the last two slices are there to fill it up."""
+    x = rng.normal(size=(BATCH, FRAMES, BANDS)).astype("float32")
+    context = rng.normal(size=x.shape).astype("float32")
+    inputs = {"x": x, "context": context, "singer": np.arange(BATCH, dtype="int32") % 3}
+    return inputs, x, np.array([1] * (BATCH - 2) + [0, 0], "float32")
+
+
+def stepped(batch, parts, recompute=False):
+    """What two training steps and a test step report, and the weights they lead to."""
+    keras.utils.set_random_seed(1)
+    tier = Tier(
+        bands=BANDS,
+        layers=1,
+        hidden=5,
+        components=2,
+        min_sigma=0.02,
+        feature_layers=1,
+        singers=3,
+        recompute=recompute,
+    )
+    compile_tier(tier, SETTINGS)
+    tier.parts = parts
+    inputs, x, weights = batch
+    reports = [tier.train_on_batch(inputs, x, sample_weight=weights, return_dict=True) for _ in range(2)]
+    reports.append(tier.test_on_batch(inputs, x, sample_weight=weights, return_dict=True))
+    return reports, tier.get_weights()
+
+
+@only_in_parts
+def test_parts_add_up_to_the_whole(batch):
+    (whole, whole_weights), (cut, cut_weights) = stepped(batch, 1), stepped(batch, 4)
+    for report, expected in zip(cut, whole, strict=True):
+        assert set(report) == {"loss", "nll"}
+        assert report == pytest.approx(expected, abs=1e-5)
+    assert whole[0]["loss"] != whole[1]["loss"]
+    for weight, expected in zip(cut_weights, whole_weights, strict=True):
+        np.testing.assert_allclose(weight, expected, atol=1e-5)
+
+
+def test_what_fills_a_batch_up_counts_for_nothing(batch):
+    inputs, _, weights = batch
+    first, _ = stepped(batch, backend.parts_of(BATCH))
+    other = {name: np.where(np.arange(BATCH).reshape(-1, *[1] * (v.ndim - 1)) < 6, v, 0) for name, v in inputs.items()}
+    second, _ = stepped((other, other["x"], weights), backend.parts_of(BATCH))
+    assert second == first
+
+
+def test_recomputing_changes_nothing(batch):
+    (kept, kept_weights), (again, again_weights) = (stepped(batch, backend.parts_of(BATCH), r) for r in (False, True))
+    assert again == [pytest.approx(report, abs=1e-6) for report in kept]
+    for weight, expected in zip(again_weights, kept_weights, strict=True):
+        np.testing.assert_allclose(weight, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("batch_size", "parts"), [(16, 4), (6, 3), (2, 2), (7, 1), (1, 1)])
+@only_in_parts
+def test_parts_divide_a_batch(batch_size, parts):
+    assert backend.parts_of(batch_size) == parts
