@@ -160,7 +160,12 @@ def join(address: str, processes: int, index: int, *, seconds: int) -> None:
 
     jax.config.update("jax_cpu_collectives_implementation", "gloo")  # so that it works without accelerators too
     jax.distributed.initialize(
-        address, processes, index, heartbeat_timeout_seconds=seconds, coordinator_bind_address=address
+        address,
+        processes,
+        index,
+        heartbeat_timeout_seconds=seconds,
+        shutdown_timeout_seconds=3600,  # at the end the others wait while the first one saves
+        coordinator_bind_address=address,
     )
     here, everywhere = jax.local_device_count(), jax.device_count()
     if here * processes != everywhere:
