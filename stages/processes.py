@@ -177,7 +177,9 @@ def _gather(this: Processes, agreed: dict[str, Any], stack: ExitStack) -> tuple[
             connection, _ = listener.accept()
         except TimeoutError:
             missing = ", ".join(str(index) for index in range(1, this.count) if index not in peers)
-            raise StageError(f"{where}: process {missing} of {this.count} did not come in {JOIN_SECONDS:.0f} s") from None
+            raise StageError(
+                f"{where}: process {missing} of {this.count} did not come in {JOIN_SECONDS:.0f} s"
+            ) from None
         peer = Peer(stack.enter_context(closing(connection)))
         try:
             hello = peer.first(min(deadline, time.monotonic() + 10))
