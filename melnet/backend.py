@@ -53,7 +53,7 @@ def gradients(function: Callable[..., Any], variables: Sequence[Any] = ()) -> Ca
 
 
 def device_count() -> int:
-    """The accelerators of all processes together; where there are none, the CPU devices (one per process, as a rule)."""
+    """The accelerators of all processes together; where there are none, their CPU devices, as a rule one for each."""
     if keras.backend.backend() == "jax":
         import jax
 

@@ -22,7 +22,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Any, NamedTuple, NoReturn
 
 from melnet.config import ADDRESS, Execution
@@ -101,10 +101,8 @@ class Peer:
 
     def send(self, **message: Any) -> None:
         """Send, unless it is gone: then the next reading finds out."""
-        try:
+        with suppress(OSError):
             self.socket.sendall(json.dumps(message).encode() + b"\n")
-        except OSError:
-            pass
 
     def receive(self) -> list[dict[str, Any]]:
         """What has come; raises :class:`ConnectionError` at the end."""
@@ -247,7 +245,7 @@ class _Watch:
         self.host = socket.gethostname()
 
     def run(self, address: str, stack: ExitStack) -> None:
-        said = stack.enter_context(tempfile.TemporaryFile())
+        said = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  # the stack closes it
         child = _start(self.this, address, said)
         stack.callback(child.wait)
         stack.callback(child.kill)  # whatever happens here
