@@ -63,7 +63,8 @@ class Batch(NamedTuple):
     """int32 (batch_size,), the place of each slice's singer among those asked for; 0 where none were"""
 
 
-class Share(NamedTuple):
+@dataclass(frozen=True)
+class Share:
     """Which of the processes that train together this one is: each feeds its rows of every batch."""
 
     index: int = 0

@@ -23,7 +23,8 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from typing import Any, NamedTuple, NoReturn
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
 from melnet.config import ADDRESS, Execution
 from stages.common import StageError
@@ -44,7 +45,8 @@ UNEXPECTED = 70  # exit status of a training process whose error was not said in
 TAIL = 6000  # characters of what it said then
 
 
-class Processes(NamedTuple):
+@dataclass(frozen=True)
+class Processes:
     """All processes and which of them this is."""
 
     host: str
