@@ -115,6 +115,7 @@ def pair(folder, **options):
     return [ended(process) for process in both]
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_two_devices_have_the_losses_of_one(prepared, tmp_path, backend):
     pytest.importorskip(backend)
