@@ -15,6 +15,7 @@ from ruamel.yaml.error import YAMLError
 
 # A float field takes a whole number too, never a string, NaN or infinity.
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+ADDRESS = r"^([\w.-]+|\[[0-9A-Fa-f:.]+\]):[1-9][0-9]{0,4}$"
 TIER_NAME = r"^tier-[1-9][0-9]*$"
 
 
@@ -142,6 +143,9 @@ class Execution(Section):
     """Where and how the work is done, which changes no result: no stage depends on it."""
 
     dask_scheduler: str | None = Field(pattern=r"^[a-z]+://[^\s/]+$")
+    coordinator: Annotated[str, Field(pattern=ADDRESS)] | None
+    processes: int | None = Field(ge=1, le=10_000)
+    index: int | None = Field(ge=0, lt=10_000)
 
 
 class Params(Section):

@@ -63,6 +63,22 @@ class Batch(NamedTuple):
     """int32 (batch_size,), the place of each slice's singer among those asked for; 0 where none were"""
 
 
+@dataclass(frozen=True)
+class Share:
+    """Which of the processes that train together this one is: each feeds its rows of every batch."""
+
+    index: int = 0
+    processes: int = 1
+
+    def rows(self, batch: Batch) -> Batch:
+        """Of a batch of all, the rows of this process; ``processes`` has to divide their number."""
+        size = len(batch.x) // self.processes
+        return Batch(*(column[self.index * size : (self.index + 1) * size] for column in batch))
+
+
+WHOLE = Share()
+
+
 class UnknownSinger(ValueError):
     """A slice is sung by someone who is not among the singers asked for."""
 

@@ -20,7 +20,7 @@ from keras import ops
 
 from melnet import backend
 from melnet.config import Train
-from melnet.dataset import Batch, Normalisation, batches, shuffled_batches, steps_per_epoch
+from melnet.dataset import WHOLE, Batch, Normalisation, Share, batches, shuffled_batches, steps_per_epoch
 from melnet.files import written
 from melnet.model.mixture import MixtureLoss, negative_log_likelihood
 from melnet.model.multiscale import target_and_context
@@ -57,11 +57,12 @@ class Progress(keras.callbacks.Callback):
 
     ``history`` has one entry per finished epoch: ``epoch`` (from 1), ``loss`` and ``val_loss`` (nats per element, the
     latter with the averaged weights) and ``learning_rate``. ``best`` are the averaged weights of the best epoch.
+    Of several processes that train together, all restore what one of them ``saves``.
     """
 
-    def __init__(self, path: Path, fingerprint: str) -> None:
+    def __init__(self, path: Path, fingerprint: str, saves: bool = True) -> None:
         super().__init__()
-        self.path, self.fingerprint = path, fingerprint
+        self.path, self.fingerprint, self.saves = path, fingerprint, saves
         self.history: list[Epoch] = []
         self.best: list[np.ndarray] = []
         self._validated: list[np.ndarray] = []
@@ -109,7 +110,8 @@ class Progress(keras.callbacks.Callback):
         self.history.append({"epoch": epoch + 1, **{name: float(logs[key]) for name, key in columns.items()}})
         if self.best_epoch is self.history[-1]:
             self.best = self._validated
-        self._save()
+        if self.saves:
+            self._save()
 
     def _save(self) -> None:
         groups = {
@@ -127,11 +129,22 @@ class Progress(keras.callbacks.Callback):
             np.savez(temporary, about=json.dumps(about), **arrays)
 
 
+def finished_epochs(path: Path, fingerprint: str) -> int:
+    """How many epochs of the training with this fingerprint :class:`Progress` saved; 0 where nothing can be read."""
+    try:
+        with np.load(path, allow_pickle=False) as state:
+            about = json.loads(str(state["about"]))
+            return len(about["history"]) if about["fingerprint"] == fingerprint else 0
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        return 0  # where it matters, Progress says what is wrong
+
+
 class Replayed(keras.utils.PyDataset):
     """A stream that begins anew whenever its first batch is asked for.
 
-    For validation Keras makes a new iterator in every epoch. Of a generator it would repeat the two batches that it had
-    looked at first and lose those that the last iterator had read ahead, as many as happened to be.
+    Keras makes new iterators, for validation in every epoch, on several devices to look at a batch beforehand. Of a
+    generator it would repeat the batches that it had looked at first and lose those that the last iterator had read
+    ahead, as many as happened to be.
     """
 
     def __init__(self, start: Callable[[], Iterator[Any]], count: int) -> None:
@@ -202,10 +215,14 @@ def fit(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     place: Place = ONLY,
     singers: Sequence[str] = (),
+    devices: int = 1,
+    share: Share = WHOLE,
 ) -> None:
     """Train for ``settings.epochs`` epochs, from where ``progress`` left off; the best epoch's weights stay.
 
     The shards hold whole slices, of which the tier takes its part; ``singers`` are those it knows, in their order.
+    Between several ``devices``, on all of which the tier was built, every batch is divided; this process feeds its
+    ``share``. All this changes results by no more than rounding does.
 
     Raises
     ------
@@ -213,19 +230,26 @@ def fit(
         If the loss becomes infinite or not a number.
     """
     compile_tier(tier, settings)
+    if devices > 1:
+        from melnet.devices import share_training  # here, since results do not depend on it, and so no stage does
+
+        share_training(tier)
     progress.restore(tier)
     first = len(progress.history)
     if first < settings.epochs:
-        stream = shuffled_batches(
-            train, normalisation, settings.batch_size, singers, seed=settings.seed, first_epoch=first
-        )
+        size = settings.batch_size
+
+        def epoch() -> Iterator[Batch]:
+            """The batches of the epoch that `progress` has not finished yet."""
+            done = len(progress.history)
+            return shuffled_batches(train, normalisation, size, singers, seed=settings.seed, first_epoch=done)
+
         tier.fit(
-            _with_targets(stream, place),
+            Replayed(lambda: _with_targets(epoch(), place, share), steps_per_epoch(len(train), size)),
             shuffle=False,
-            steps_per_epoch=steps_per_epoch(len(train), settings.batch_size),
             validation_data=Replayed(
-                lambda: _with_targets(batches(valid, normalisation, settings.batch_size, singers), place),
-                steps_per_epoch(len(valid), settings.batch_size),
+                lambda: _with_targets(batches(valid, normalisation, size, singers), place, share),
+                steps_per_epoch(len(valid), size),
             ),
             initial_epoch=first,
             epochs=settings.epochs,
@@ -247,6 +271,6 @@ def learning_rate(settings: Train, epoch: int) -> float:
     return settings.learning_rate * 0.5 ** (epoch // settings.halve_every)
 
 
-def _with_targets(stream: Iterator[Batch], place: Place) -> Iterator[tuple[Any, Any, Any]]:
-    for batch in stream:
+def _with_targets(stream: Iterator[Batch], place: Place, share: Share) -> Iterator[tuple[Any, Any, Any]]:
+    for batch in map(share.rows, stream):
         yield *inputs_and_target(batch, place), batch.weights

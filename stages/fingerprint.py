@@ -5,6 +5,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import keras
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
@@ -16,8 +17,10 @@ LIBRARIES = ("keras", "tensorflow", "numpy")
 def fingerprint(stage: str, sections: list[BaseModel]) -> str:
     """Hash the files that ``dvc.yaml`` names as a stage's dependencies, its parameters and the libraries."""
     digest = hashlib.sha256(f"python {sys.version_info[:2]}".encode())
-    for library in LIBRARIES:
+    backend = keras.backend.backend()  # each has kernels and random numbers of its own
+    for library in sorted({*LIBRARIES, backend}):
         digest.update(f"{library} {version(library)}\n".encode())
+    digest.update(f"{backend}\n".encode())
     for section in sections:
         digest.update(f"{type(section).__name__} {section.model_dump_json()}\n".encode())
     dependencies = YAML(typ="safe").load(PIPELINE)["stages"][stage]["deps"]

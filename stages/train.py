@@ -5,26 +5,28 @@ normalised log-mel in nats per element; the epoch with the lowest validation los
 be trained at the same time. Training that was interrupted continues from its last finished epoch, unless something it
 depends on has changed. While it runs, logs/TIER/tensorboard (tensorboard --logdir logs) and logs/TIER/dvclive show the
 losses. metrics/history/TIER.csv has them for every epoch, plots/training/TIER.png as a picture.
+
+All GPUs that are visible (CUDA_VISIBLE_DEVICES) are used, each for a part of every batch; with execution.coordinator
+those of several processes and hosts (docs/distributed.md).
 """
 
 import argparse
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import keras
 import pandas as pd
-from dvclive import Live
-from dvclive.keras import DVCLiveCallback
 
 from melnet.config import Params
 from melnet.config import Tier as TierSettings
 from melnet.cost import table
-from melnet.dataset import UnknownSinger, steps_per_epoch
+from melnet.dataset import WHOLE, Share, UnknownSinger, steps_per_epoch
 from melnet.figures import curves, save
 from melnet.files import written
 from melnet.saved import Description, ModelError, build_tier, load_description, save_tier
 from melnet.shards import ShardError, Shards
-from melnet.training import Progress, TrainingDiverged, fit
+from melnet.training import Progress, TrainingDiverged, finished_epochs, fit
 from stages.common import METRICS, MODELS, SHARDS, StageError, main, write_json
 from stages.fingerprint import fingerprint
 from stages.pace import Pace
@@ -55,37 +57,99 @@ def train(params: Params, tier: str | None = None, describe: bool = False) -> No
         description = load_description(MODELS)
         if description.tiers != tiers:
             raise StageError(f"{MODELS / 'melnet.json'} has {', '.join(description.tiers)}; run the stage model again")
-        for name in tiers if tier is None else [tier]:
-            _train_tier(params, description, name)
+        _train_tiers(params, description, tiers if tier is None else [tier])
     except (ShardError, ModelError, TrainingDiverged, UnknownSinger) as error:
         raise StageError(str(error)) from error
 
 
-def _train_tier(params: Params, description: Description, name: str) -> None:
+def _train_tiers(params: Params, description: Description, names: list[str]) -> None:
+    """Alone, or as one of the processes that train together."""
+    from stages import processes  # here, since results do not depend on it, and so no stage of the graph does
+
+    this = processes.processes(params.execution)
+    if this is None:
+        for name in names:
+            _train_tier(params, description, name)
+    elif processes.is_training():
+        with processes.joined() as (index, count):
+            for name in names:
+                _train_tier(params, description, name, Share(index, count))
+    else:
+        if keras.backend.backend() != "jax":
+            raise StageError(
+                f"execution.coordinator: several processes train under KERAS_BACKEND=jax, not {keras.backend.backend()}"
+            )
+        _check_batch_size(params, this.count, "processes")
+        states = {name: (_checkpoint(name), _fingerprint(params, name)) for name in names}
+        agreed: dict[str, object] = {}
+        for name, state in states.items():
+            agreed[f"training of {name} (settings, code, data or libraries)"] = state[1][:12]
+            agreed[f"number of finished epochs in {state[0]}"] = finished_epochs(*state)
+
+        def where() -> str:
+            for name, state in reversed(states.items()):
+                if done := finished_epochs(*state):
+                    now = f"in epoch {done + 1}" if done < params.train.epochs else "after the last epoch"
+                    return f"{now} of {name}; the training goes on from epoch {done} when started again"
+            return "before the end of the first epoch; the training starts afresh when started again"
+
+        processes.watch(this, agreed, where)
+
+
+def _checkpoint(name: str) -> Path:
+    return CHECKPOINTS / f"{name}.npz"
+
+
+def _fingerprint(params: Params, name: str) -> str:
+    return fingerprint("train", [params.model.tiers[name], params.train])
+
+
+def _check_batch_size(params: Params, parts: int, of_what: str) -> None:
+    if rest := params.train.batch_size % parts:
+        below = params.train.batch_size - rest
+        nearest = f"{below} or {below + parts}" if below else f"{parts}"
+        raise StageError(
+            f"train.batch_size: {params.train.batch_size} slices cannot be divided evenly between {parts} {of_what}; "
+            f"the nearest: {nearest}"
+        )
+
+
+def _train_tier(params: Params, description: Description, name: str, share: Share = WHOLE) -> None:
+    from melnet import devices  # here, since results do not depend on how many there are
+
     started = time.monotonic()
     splits = {split: Shards(SHARDS / split) for split in ("train", "valid")}
     settings = params.model.tiers[name]
-    keras.utils.set_random_seed(params.train.seed)
-    tier = build_tier(description, name, settings, recompute=params.train.recompute)
-    progress = Progress(CHECKPOINTS / f"{name}.npz", fingerprint("train", [settings, params.train]))
-    steps = steps_per_epoch(len(splits["train"]), params.train.batch_size)
-    print(
-        f"{name}: {tier.count_params():,} weights, {len(splits['train'])} slices, {params.train.epochs} epochs "
-        f"of {steps} steps; compiling takes up to a minute",
-        flush=True,
-    )
-    if progress.history:
-        print(f"continuing after epoch {len(progress.history)}", flush=True)
-    fit(
-        tier,
-        **splits,
-        normalisation=description.normalisation,
-        settings=params.train,
-        progress=progress,
-        callbacks=[*_logs(LOGS / name, progress), Pace(name)],
-        place=description.place(name),
-        singers=description.singers,
-    )
+    count = devices.device_count()
+    _check_batch_size(params, count, "devices")
+    first = share.index == 0  # it alone writes and says anything
+    progress = Progress(_checkpoint(name), _fingerprint(params, name), saves=first)
+    with devices.on_all_devices() if count > 1 else nullcontext():
+        keras.utils.set_random_seed(params.train.seed)
+        tier = build_tier(description, name, settings, recompute=params.train.recompute)
+        if first:
+            steps = steps_per_epoch(len(splits["train"]), params.train.batch_size)
+            print(
+                f"{name}: {tier.count_params():,} weights, {len(splits['train'])} slices, {params.train.epochs} epochs "
+                f"of {steps} steps{f' on {count} devices' if count > 1 else ''}; compiling takes up to a minute",
+                flush=True,
+            )
+            if progress.history:
+                print(f"continuing after epoch {len(progress.history)}", flush=True)
+        fit(
+            tier,
+            **splits,
+            normalisation=description.normalisation,
+            settings=params.train,
+            progress=progress,
+            callbacks=[*_logs(LOGS / name, progress), Pace(name)] if first else [],
+            place=description.place(name),
+            singers=description.singers,
+            devices=count,
+            share=share,
+        )
+    if not first:
+        return
     _save(description, name, settings, tier, progress)
     progress.forget()
     print(
@@ -96,6 +160,10 @@ def _train_tier(params: Params, description: Description, name: str) -> None:
 
 def _logs(folder: Path, progress: Progress) -> list[keras.callbacks.Callback]:
     """Live logs, continued where a training is; they carry times, so they are no outputs of the stage."""
+    # Here, since they import TensorFlow: seconds and memory that only the process that writes has a use for under JAX.
+    from dvclive import Live
+    from dvclive.keras import DVCLiveCallback
+
     live = Live(str(folder / "dvclive"), resume=bool(progress.history), save_dvc_exp=False, dvcyaml=None, report=None)
     return [DVCLiveCallback(live=live), keras.callbacks.TensorBoard(str(folder / "tensorboard"), write_graph=False)]
 

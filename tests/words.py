@@ -26,6 +26,7 @@ GRAPH, FLOW, HOST = "tests/test_graph.py", "tests/pipeline/test_flow.py", "tests
 CLUSTER = (
     "tests/stages/test_cluster.py::test_with_a_worker_killed_midway_the_shards_and_the_lock_are_those_of_one_machine"
 )
+TOGETHER = "tests/stages/test_together.py::test_two_processes_have_the_losses_of_one_whatever_is_killed"
 TRAINED = f"{HOST}::test_train_leaves_model_and_metrics_and_shows_its_epochs"
 OVERRIDDEN = f"{HOST}::test_a_cancelled_training_leaves_no_process_and_resumes"
 # Too long, or with addresses of their own: the test that does the same, or what CI executes.
@@ -45,6 +46,8 @@ ELSEWHERE = {
     "dask scheduler --host 10.0.0.5": CLUSTER,
     "dask worker tcp://10.0.0.5:8786 --nthreads 1 --nworkers auto": CLUSTER,
     "DASK_SCHEDULER_ADDRESS=tcp://10.0.0.5:8786 dvc repro slice": CLUSTER,
+    "KERAS_BACKEND=jax JAX_PROCESS_ID=0 dvc repro train@tier-1": TOGETHER,
+    "KERAS_BACKEND=jax JAX_PROCESS_ID=1 python -m stages.train tier-1": TOGETHER,
 }
 # What no machine of ours can execute, and why.
 NOWHERE = {

@@ -75,6 +75,10 @@ def test_the_projects_own_parameters_are_valid_and_immutable():
         ("execution", "dask_scheduler", "10.0.0.5:8786"),
         ("execution", "dask_scheduler", ""),
         ("execution", "dask_scheduler", 8786),
+        ("execution", "coordinator", "10.0.0.5"),
+        ("execution", "coordinator", ":8476"),
+        ("execution", "processes", 0),
+        ("execution", "index", -1),
     ],
 )
 def test_a_wrong_value_is_named(tmp_path, section, key, value):

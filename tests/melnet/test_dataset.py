@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from melnet.dataset import Normalisation, batches, draw, passages, shuffled_batches, steps_per_epoch
+from melnet.dataset import Normalisation, Share, batches, draw, passages, shuffled_batches, steps_per_epoch
 
 FRAMES, BANDS = 3, 2
 ZEROS, ONES = np.zeros(BANDS, np.float32), np.ones(BANDS, np.float32)
@@ -69,6 +69,14 @@ def test_order_depends_on_seed_and_epoch_alone():
 def test_slices_of_one_window_are_mixed_across_groups():
     order = numbers(islice(shuffled_batches(FakeShards([50, 50]), PLAIN, 10, seed=0), 10))
     assert 15 < (order[:50] < 50).sum() < 35
+
+
+def test_processes_share_every_batch_and_leave_nothing_out():
+    for batch in batches(FakeShards([5, 9]), PLAIN, 6):
+        parts = [Share(index, 3).rows(batch) for index in range(3)]
+        assert {len(part.x) for part in parts} == {2}
+        for whole, *shared in zip(batch, *parts, strict=True):
+            np.testing.assert_array_equal(np.concatenate(shared), whole)
 
 
 def test_normalisation_and_its_inverse(rng):

@@ -8,7 +8,7 @@ from melnet.config import Mel, Train
 from melnet.dataset import Normalisation
 from melnet.model.tier import Tier
 from melnet.shards import Settings, Shards, ShardWriter
-from melnet.training import Progress, Replayed, TrainingDiverged, fit, learning_rate
+from melnet.training import Progress, Replayed, TrainingDiverged, finished_epochs, fit, learning_rate
 
 FRAMES, BANDS = 6, 4
 MEL = Mel(n_fft=512, hop_length=128, n_mels=BANDS, fmin=100.0, fmax=3000.0, floor=1e-5)
@@ -55,6 +55,13 @@ def trained(data, path, callbacks=(), settings=SETTINGS, fingerprint="a"):
 @pytest.fixture(scope="module")
 def undisturbed(data, tmp_path_factory):
     return trained(data, tmp_path_factory.mktemp("run") / "tier.npz")
+
+
+def test_one_that_does_not_save_leaves_no_file(data, undisturbed, tmp_path):
+    tier, progress = new_tier(), Progress(tmp_path / "tier.npz", "a", saves=False)
+    fit(tier, *data, settings=SETTINGS.model_copy(update={"epochs": 1}), progress=progress)
+    assert progress.history == undisturbed[1].history[:1]
+    assert not list(tmp_path.iterdir())
 
 
 class Kill(keras.callbacks.Callback):
@@ -130,6 +137,7 @@ def test_another_fingerprint_starts_afresh(undisturbed):
     path = undisturbed[1].path
     assert len(Progress(path, "a").history) == 4
     assert Progress(path, "b").history == []
+    assert (finished_epochs(path, "a"), finished_epochs(path, "b")) == (4, 0)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip file", b"PK\x03\x04 broken"])
@@ -137,6 +145,7 @@ def test_a_damaged_checkpoint_starts_afresh(tmp_path, content, capsys):
     path = tmp_path / "tier.npz"
     path.write_bytes(content)
     assert Progress(path, "a").history == []
+    assert finished_epochs(path, "a") == 0
     assert str(path) in capsys.readouterr().err
 
 
