@@ -13,6 +13,8 @@ from prefect.settings import get_current_settings
 from pipeline.lock import Claim, claimed
 
 LIMIT = "gpu"  # Prefect's global concurrency limit: as many slots as GPUs, one on a host without
+# s after which the slot of a run that was killed, and so could not give it back, is free again; the server's least.
+LEASE = 60.0
 
 
 class GpuError(RuntimeError):
@@ -48,7 +50,9 @@ def pinned(holder: str, log: Callable[[str], object]) -> Iterator[dict[str, str]
         try:
             # A training outlasts a server that is away for a while: losing the lease must not end it. The claim below
             # still keeps others off the GPU.
-            slot.enter_context(concurrency(LIMIT, occupy=1, strict=True, raise_on_lease_renewal_failure=False))
+            slot.enter_context(
+                concurrency(LIMIT, occupy=1, strict=True, lease_duration=LEASE, raise_on_lease_renewal_failure=False)
+            )
         except ConcurrencySlotAcquisitionError as error:
             if error.__cause__ is None:  # there is no such limit
                 raise

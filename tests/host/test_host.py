@@ -258,7 +258,12 @@ def training(host: Host, run: dict[str, Any] | None = None) -> dict[str, Any]:
             return None
         return now if len(re.findall(EPOCH, host.log(now["id"]))) >= 2 else None
 
-    return wait(found)
+    try:
+        return wait(found)
+    except AssertionError:
+        for run in host.find("flow_runs", sort="START_TIME_ASC"):
+            print(run["name"], run["state_name"], run["state"]["message"], host.log(run["id"]), "", sep="\n")
+        raise
 
 
 def epochs(log: str) -> tuple[int, int]:
