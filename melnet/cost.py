@@ -29,6 +29,8 @@ class Cost:
     """floating-point operations of all matrix products, forward and backward"""
     memory: float
     """bytes: weights and optimizer, and what the forward pass keeps for the backward pass"""
+    feature_layers: int
+    """of the network that conditions the tier on the earlier ones; 0 for the first"""
 
 
 def cost(tier: Tier, batch: int, frames: int) -> Cost:
@@ -56,7 +58,7 @@ def cost(tier: Tier, batch: int, frames: int) -> Cost:
             kept += vectors * (rows if columns > 2 * rows else columns)
     at_once = min(1.0, (os.cpu_count() or 1) / parts_of(batch))
     memory = FLOAT * (WEIGHT_COPIES * tier.count_params() + at_once * (2 * kept + (0 if tier.recompute else gates)))
-    return Cost(Shape(frames, tier.bands), tier.count_params(), flop, memory)
+    return Cost(Shape(frames, tier.bands), tier.count_params(), flop, memory, len(tier.features))
 
 
 def costs(params: Params, singers: int = 2) -> dict[str, Cost]:
@@ -84,7 +86,7 @@ def table(params: Params) -> str:
     found = costs(params)
     for name, tier in found.items():
         settings = params.model.tiers[name]
-        features = "" if name == "tier-1" else f" + {settings.feature_layers or settings.layers}"
+        features = f" + {tier.feature_layers}" if tier.feature_layers else ""
         lines.append(
             (
                 name,

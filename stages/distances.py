@@ -15,35 +15,42 @@ def distances(
     description: Description, sampled: np.ndarray, singers: np.ndarray, band: BandMixture, train: Shards, test: Shards
 ) -> dict[str, Any]:
     """What ``metrics/generate.json`` says of samples (count, frames, bands), normalised, by these singers (count,)."""
-    reference, by_singer = _statistics(description, test)
+    reference, recorded = statistics(description, test)
     count, frames, _ = sampled.shape
     sets = {
         "frechet": frame_statistics(sampled),
-        "frechet_train": _statistics(description, train)[0],
+        "frechet_train": statistics(description, train)[0],
         "frechet_band_baseline": frame_statistics(band.sample((count, frames), np.random.default_rng(0))),
     }
-    found: dict[str, Any] = {name: frechet_distance(statistics, reference) for name, statistics in sets.items()}
+    found: dict[str, Any] = {name: frechet_distance(one, reference) for name, one in sets.items()}
     if description.singers:
-        names = description.singers
-        found["frechet_by_singer"] = {
-            names[sung]: {
-                names[heard]: frechet_distance(frame_statistics(sampled[singers == sung]), statistics)
-                for heard, statistics in sorted(by_singer.items())
-            }
-            for sung in np.unique(singers).tolist()
-        }
+        found["frechet_by_singer"] = by_singer(description, sampled, singers, recorded)
     return found
 
 
-def _statistics(description: Description, shards: Shards) -> tuple[Gaussian, dict[int, Gaussian]]:
-    """Of all slices, and of those of each singer by place."""
-    bands = shards.settings.bands
-    whole = FrameStatistics(bands)
-    by_singer: dict[int, FrameStatistics] = {}
-    for batch in batches(shards, description.normalisation, 512, description.singers):
-        x, singers = batch.x[batch.weights > 0], batch.singers[batch.weights > 0]
-        whole.update(x)
-        if description.singers:
-            for place in np.unique(singers).tolist():
-                by_singer.setdefault(place, FrameStatistics(bands)).update(x[singers == place])
-    return whole.gaussian(), {place: found.gaussian() for place, found in by_singer.items()}
+def by_singer(
+    description: Description, sampled: np.ndarray, singers: np.ndarray, recorded: dict[int, Gaussian]
+) -> dict[str, dict[str, float]]:
+    """Distance of the samples of each singer from the recordings of each: sung -> heard -> distance."""
+    names = description.singers
+    return {
+        names[sung]: {
+            names[heard]: frechet_distance(frame_statistics(sampled[singers == sung]), recording)
+            for heard, recording in sorted(recorded.items())
+        }
+        for sung in np.unique(singers).tolist()
+    }
+
+
+def statistics(description: Description, *splits: Shards) -> tuple[Gaussian, dict[int, Gaussian]]:
+    """Of all slices of the splits together, and of those of each singer by place."""
+    whole = FrameStatistics(description.mel.n_mels)
+    apart: dict[int, FrameStatistics] = {}
+    for shards in splits:
+        for batch in batches(shards, description.normalisation, 512, description.singers):
+            x, singers = batch.x[batch.weights > 0], batch.singers[batch.weights > 0]
+            whole.update(x)
+            if description.singers:
+                for place in np.unique(singers).tolist():
+                    apart.setdefault(place, FrameStatistics(description.mel.n_mels)).update(x[singers == place])
+    return whole.gaussian(), {place: found.gaussian() for place, found in apart.items()}

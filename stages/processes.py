@@ -38,8 +38,8 @@ VARIABLES = {
 TRAINS = "MELNET_TRAINS"  # tells the training process that it is one, and what it needs
 JOIN_SECONDS = 300.0  # until all have come
 PING_SECONDS = 5.0
-SILENCE_SECONDS = 30.0  # after which one is lost
-HEARTBEAT_SECONDS = 40  # the same between the training processes, where JAX watches: one that hangs
+SILENCE_SECONDS = 30.0  # after which one is lost, and a training process hangs
+HEARTBEAT_SECONDS = 40  # the same between the training processes, where JAX watches; after us, who say which
 GRACE_SECONDS = 5.0  # for the news why a training process may have failed
 UNEXPECTED = 70  # exit status of a training process whose error was not said in one line
 TAIL = 6000  # characters of what it said then
@@ -248,7 +248,8 @@ class _Watch:
 
     def run(self, address: str, stack: ExitStack) -> None:
         said = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  # the stack closes it
-        child = _start(self.this, address, said)
+        child, beats = _start(self.this, address, said)
+        stack.callback(os.close, beats)
         stack.callback(child.wait)
         stack.callback(child.kill)  # whatever happens here
         selector = stack.enter_context(selectors.DefaultSelector())
@@ -259,11 +260,13 @@ class _Watch:
         pinged = 0.0
         failed: tuple[float, str] | None = None  # when the training here has to be over, for what happened elsewhere
         ended: float | None = None  # when the training process here ended
+        beat = float("inf")  # when it was last heard of
         looked = time.monotonic()
         while True:
             asleep = time.monotonic() - looked
             looked += asleep
             if asleep > 1:  # this process or its machine was halted: no wonder that it has heard nothing
+                beat += asleep
                 for peer in self.peers:
                     peer.heard += asleep
             status = child.poll()
@@ -278,6 +281,11 @@ class _Watch:
                 self._failed(status, said)
             if ended is not None and now - ended > GRACE_SECONDS:
                 self._failed(status, said)
+            with suppress(BlockingIOError):
+                if os.read(beats, 1000):
+                    beat = now
+            if ended is None and failed is None and now - beat > SILENCE_SECONDS:
+                self._failed(None, said)
             if failed and now > failed[0]:
                 raise StageError(failed[1])
             if now - pinged > PING_SECONDS:
@@ -313,12 +321,14 @@ class _Watch:
         raise StageError(line)
 
     def _failed(self, status: int | None, said: Any) -> NoReturn:
-        """The training process here failed, by itself as far as is known."""
+        """The training process here failed, by itself as far as is known, or hangs and so has no status."""
         here = self.this.name(self.this.index, self.host)
         if status == 1:
             how = f"{here} stopped with an error, which it has printed,"
         elif status is not None and status < 0:
             how = f"{here} was ended by {signal.Signals(-status).name}"
+        elif status is None:
+            how = f"{here} hung: its training process was not heard of for {SILENCE_SECONDS:.0f} s,"
         else:
             how = f"{here} failed"
         line = f"{how} {self.where()}"
@@ -332,26 +342,29 @@ class _Watch:
         raise StageError(line)
 
 
-def _start(this: Processes, address: str, said: Any) -> subprocess.Popen[bytes]:
-    """The training process: this command again.
+def _start(this: Processes, address: str, said: Any) -> tuple[subprocess.Popen[bytes], int]:
+    """The training process, which is this command again, and what its heartbeat is read from.
 
     It ends when this process does, at the latest when it looks at its standard input. What it prints itself goes
     where this process prints; what libraries print without Python is kept, since most of it comes when all is over.
     """
     out, err = os.dup(1), os.dup(2)
-    about = {"address": address, "count": this.count, "index": this.index, "out": out, "err": err}
+    beats, beating = os.pipe()
+    os.set_blocking(beats, False)
+    about = {"address": address, "count": this.count, "index": this.index, "out": out, "err": err, "beating": beating}
     try:
-        return subprocess.Popen(
+        child = subprocess.Popen(
             [sys.executable, *sys.orig_argv[1:]],
             env=os.environ | {TRAINS: json.dumps(about)},
             stdin=subprocess.PIPE,
             stdout=said,
             stderr=said,
-            pass_fds=(out, err),
+            pass_fds=(out, err, beating),
         )
+        return child, beats
     finally:
-        os.close(out)
-        os.close(err)
+        for descriptor in (out, err, beating):
+            os.close(descriptor)
 
 
 @contextmanager
@@ -365,6 +378,7 @@ def joined() -> Iterator[tuple[int, int]]:
     sys.stdout = os.fdopen(about["out"], "w", buffering=1)
     sys.stderr = os.fdopen(about["err"], "w", buffering=1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_beat, args=(about["beating"],), daemon=True).start()
 
     def unexpected(*error: Any) -> None:
         os.write(native, "".join(traceback.format_exception(*error)).encode())
@@ -394,3 +408,11 @@ def _leave() -> None:
 def _end_with_parent() -> None:
     os.read(0, 1)
     os._exit(1)
+
+
+def _beat(beating: int) -> None:
+    """Say regularly that this process is neither stopped nor stuck where it holds Python's lock."""
+    with suppress(BrokenPipeError):  # nobody listens: _end_with_parent ends this process
+        while True:
+            os.write(beating, b".")
+            time.sleep(PING_SECONDS)

@@ -80,6 +80,11 @@ def until_training(process):
     pytest.fail(process.stderr.read())
 
 
+def training_process(process):
+    """The process id of the other of a pair."""
+    return int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
+
+
 def ended(process, seconds=60):
     output, error = process.communicate(timeout=seconds)
     return process.returncode, output, error
@@ -146,11 +151,25 @@ def test_a_killed_training_process_is_named(start):
     first, second = start(0), start(1)
     for process in (first, second):
         until_training(process)
-    children = Path(f"/proc/{second.pid}/task/{second.pid}/children").read_text().split()
-    os.kill(int(children[0]), signal.SIGKILL)
+    os.kill(training_process(second), signal.SIGKILL)
     line = f"train: process 1 of 2 ({socket.gethostname()}) was ended by SIGKILL in epoch 3\n"
     assert ended(second)[::2] == (1, "\n" + line)
     assert ended(first)[::2] == (1, line)
+
+
+def test_a_training_process_that_hangs_is_named_and_ended(start):
+    first, second = start(0), start(1)
+    for process in (first, second):
+        until_training(process)
+    hanging = training_process(second)
+    os.kill(hanging, signal.SIGSTOP)
+    line = (
+        f"train: process 1 of 2 ({socket.gethostname()}) hung: its training process was not heard of for 5 s, "
+        "in epoch 3\n"
+    )
+    assert ended(second)[::2] == (1, "\n" + line)
+    assert ended(first)[::2] == (1, line)
+    assert not Path(f"/proc/{hanging}").exists()
 
 
 def test_processes_of_different_folders_do_not_start(start):
