@@ -26,7 +26,7 @@ from melnet.voice import song
 
 ROWS = 2**10 * 184  # 1.2 GB of 50 × 32
 ALLOWED_MB = 300
-WINDOW_ROWS = 2**15  # 210 MB
+WINDOW_BYTES = 210 * 10**6
 RECORDING_ROWS = 281  # slices of five minutes
 BATCH = 16
 NORMALISATION = Normalisation(*(np.full(32, value, np.float32) for value in (-4.0, 3.0, -12.0, 6.0)))
@@ -92,7 +92,7 @@ def memory(folder: str) -> None:
 
 
 def _epoch(shards: Shards) -> islice:
-    stream = shuffled_batches(shards, NORMALISATION, BATCH, seed=1, window_rows=WINDOW_ROWS)
+    stream = shuffled_batches(shards, NORMALISATION, BATCH, seed=1, window_bytes=WINDOW_BYTES)
     return islice(stream, steps_per_epoch(len(shards), BATCH))
 
 

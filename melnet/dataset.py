@@ -14,8 +14,8 @@ import numpy as np
 
 from melnet.shards import Shards
 
-# Slices shuffled together, and so held in memory: 400 MB of 50 x 32.
-WINDOW_ROWS = 65536
+# Slices shuffled together, and so held in memory: 42,000 of 50 x 32, twelve hours of them.
+WINDOW_BYTES = 2**28
 
 
 @dataclass(frozen=True)
@@ -100,13 +100,15 @@ def shuffled_batches(
     *,
     seed: int,
     first_epoch: int = 0,
-    window_rows: int = WINDOW_ROWS,
+    window_bytes: int = WINDOW_BYTES,
 ) -> Iterator[Batch]:
     """Epoch after epoch without end, each in an order that depends on nothing but ``seed`` and the epoch's number.
 
-    Row groups are shuffled over the whole data set, then read in windows of at least ``window_rows`` slices, which are
-    shuffled in memory: up to one window the shuffle is uniform. An epoch has :func:`steps_per_epoch` batches.
+    Row groups are shuffled over the whole data set, then read in windows of ``window_bytes``, and at most one group
+    more, which are shuffled in memory: up to one window the shuffle is uniform. An epoch has :func:`steps_per_epoch`
+    batches.
     """
+    window_rows = -(-window_bytes // (4 * shards.settings.frames * shards.settings.bands))
     epoch = first_epoch
     while True:
         rng = np.random.default_rng([seed, epoch])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from melnet.dataset import Normalisation, Share, batches, draw, passages, shuffled_batches, steps_per_epoch
 
 FRAMES, BANDS = 3, 2
+ROW_BYTES = 4 * FRAMES * BANDS
 ZEROS, ONES = np.zeros(BANDS, np.float32), np.ones(BANDS, np.float32)
 PLAIN = Normalisation(ZEROS, ONES, -ONES, ONES)
 
@@ -45,7 +46,7 @@ def test_each_epoch_has_every_slice_once(sizes, batch_size, window, seed):
     shards = FakeShards(sizes)
     steps = steps_per_epoch(len(shards), batch_size)
     assert numbers(batches(shards, PLAIN, batch_size)).tolist() == list(range(len(shards)))
-    stream = shuffled_batches(shards, PLAIN, batch_size, seed=seed, window_rows=window)
+    stream = shuffled_batches(shards, PLAIN, batch_size, seed=seed, window_bytes=window * ROW_BYTES)
     for _ in range(3):
         epoch = list(islice(stream, steps))
         assert all(batch.x.shape == (batch_size, FRAMES, BANDS) for batch in epoch)
@@ -57,7 +58,7 @@ def test_order_depends_on_seed_and_epoch_alone():
     steps = steps_per_epoch(60, 8)
 
     def epochs(seed, first, count):
-        stream = shuffled_batches(shards, PLAIN, 8, seed=seed, first_epoch=first, window_rows=25)
+        stream = shuffled_batches(shards, PLAIN, 8, seed=seed, first_epoch=first, window_bytes=25 * ROW_BYTES)
         return [numbers(islice(stream, steps)).tolist() for _ in range(count)]
 
     undisturbed = epochs(1, 0, 4)
