@@ -14,7 +14,7 @@ from pathlib import Path
 from bench.common import ENVIRONMENT, ROOT
 
 RESULTS = ROOT / "bench/results.json"
-NOT_BENCHMARKS = {"__init__", "all", "common", "table"}
+NOT_BENCHMARKS = {"__init__", "all", "common", "scale", "table"}
 PACKAGES = ("numpy", "tensorflow", "keras", "librosa", "pyarrow")
 
 

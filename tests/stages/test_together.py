@@ -115,25 +115,27 @@ def pair(folder, **options):
     return [ended(process) for process in both]
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_two_devices_have_the_losses_of_one(prepared, tmp_path, backend):
     pytest.importorskip(backend)
     folders = [copy(prepared, tmp_path / name) for name in ("one", "two")]
-    results = [ended(start(folder, backend, devices=devices)) for folder, devices in zip(folders, (1, 2), strict=True)]
+    both = [start(folder, backend, devices=devices) for folder, devices in zip(folders, (1, 2), strict=True)]
+    results = [ended(process) for process in both]
     for status, _, error in results:
         assert status == 0, error
     assert " on 2 devices" in results[1][1]
     assert_same(folders[1], folders[0])
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(1200)
 def test_two_processes_have_the_losses_of_one_whatever_is_killed(prepared, tmp_path):
     """From two processes to one, back to two, which both are killed once."""
     pytest.importorskip("jax")
     one, folder = (copy(prepared, tmp_path / name) for name in ("one", "several"))
-    assert ended(start(one, "jax"))[0] == 0
-
+    alone = start(one, "jax")
     (status, output, error), killed = pair(folder, kills=[1, 2])
     assert (status, killed[0]) == (1, -signal.SIGKILL)
     assert " on 2 devices" in output
@@ -158,6 +160,7 @@ def test_two_processes_have_the_losses_of_one_whatever_is_killed(prepared, tmp_p
 
     for status, _, error in pair(folder):
         assert (status, error) == (0, "")
+    assert ended(alone)[0] == 0
     assert_same(folder, one)
 
 

@@ -1,0 +1,133 @@
+"""What each stage costs per hour of audio: seconds, memory and bytes at 1, 10 and 100 hours, extrapolated to 10,000.
+
+    python -m bench.scale [--hours 1 10 100] [--work FOLDER]
+
+The corpus is an hour of distinct 48 kHz recordings of five minutes, linked under as many names as it takes; so files
+are read from memory, which flatters `downsample` on a slow disk. Every stage runs as a new process at its default
+settings, but for `train`, whose epoch at 100 hours takes hours: its data set is verified and an epoch of its batches is
+read and shuffled in full, while steps are timed on the first of them and multiplied. `evaluate` scores the test split
+with the untrained weights, which takes as long as with any. `dvc commit` is what DVC adds: hashes, and a copy to its
+cache. Memory is that of a stage and its children, pages that they share counted once.
+
+Hours and memory at 10,000 hours are the line through the last two sizes. Takes minutes for 10 hours, an hour and 25 GB
+of disk for 100; not a part of `make bench`. Writes bench/scale.json.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from bench.all import machine, versions
+from bench.common import ROOT, Claim, peak_memory, python, report, seconds
+from bench.quality.workspace import Workspace
+from melnet.voice import song
+
+RESULTS = ROOT / "bench/scale.json"
+RATE, FILE_MINUTES, FILES_PER_HOUR = 48000, 5, 12
+ARCHIVE = 10_000  # hours
+OUTPUTS = {"downsample": "data/24k", "slice": "data/shards"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--hours", type=int, nargs="+", default=[1, 10, 100], help="sizes of corpora, growing")
+    parser.add_argument("--work", type=Path, help="folder for all of it, on one file system; temporary without")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=arguments.work) as name:
+        folder = Path(name)
+        originals = recordings(folder / "recordings")
+        found = {hours: corpus(folder / str(hours), originals, hours) for hours in arguments.hours}
+    stages = {stage: {hours: found[hours][stage] for hours in found} for stage in found[arguments.hours[0]]}
+    content = {
+        "machine": machine(),
+        "versions": versions(),
+        "stages": stages,
+        f"extrapolated to {ARCHIVE} h": {stage: extrapolated(found) for stage, found in stages.items()},
+    }
+    RESULTS.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    report(*(claim for stage, found in stages.items() for claim in linear(stage, found)))
+
+
+def linear(stage: str, found: dict[int, dict[str, float]]) -> list[Claim]:
+    """That an hour more costs no more when there are many, and next to no memory."""
+    *_, before, last = found
+    name = f"{stage}, {last} h against {before} h"
+    per_hour = [found[hours]["seconds"] / hours for hours in (before, last)]
+    memory = found[last]["MB of memory"] - found[before]["MB of memory"]
+    return [
+        Claim.at_most(1.2, f"{name}: seconds per hour of audio", [per_hour[1] / per_hour[0]], "×"),
+        Claim.at_most(2.0, f"{name}: memory per further hour", [memory / (last - before)], "MB"),
+    ]
+
+
+def extrapolated(found: dict[int, dict[str, float]]) -> dict[str, float]:
+    """The line through the last two sizes, at the size of the archive."""
+    *_, before, last = found
+    return {
+        name: found[last][name] + (found[last][name] - found[before][name]) / (last - before) * (ARCHIVE - last)
+        for name in found[last]
+    }
+
+
+def recordings(folder: Path) -> list[Path]:
+    """An hour of singing, each file another stretch of another mixture of two voices."""
+    folder.mkdir()
+    voices = [np.concatenate(list(song(np.random.default_rng(seed), 60, RATE)))[: 60 * RATE] for seed in (1, 2)]
+    paths = [folder / f"{number}.wav" for number in range(FILES_PER_HOUR)]
+    for number, path in enumerate(paths):
+        share = number / FILES_PER_HOUR
+        sung = share * voices[0] + (1 - share) * voices[1]
+        with soundfile.SoundFile(path, "w", RATE, 1, "PCM_16") as sound:
+            for minute in range(FILE_MINUTES):
+                sound.write(np.roll(sung, 104729 * (minute + number)))
+    return paths
+
+
+def corpus(folder: Path, originals: list[Path], hours: int) -> dict[str, dict[str, float]]:
+    """Run the stages on so many hours; stage -> what it took."""
+    for hour in range(hours):
+        (folder / f"corpus/{hour}").mkdir(parents=True)
+        for original in originals:
+            os.link(original, folder / f"corpus/{hour}/{original.name}")
+    workspace = Workspace(folder, "params.yaml", {"corpus": {"path": "corpus"}})
+    python("-m", "dvc", "init", "--no-scm", "--quiet", cwd=folder)
+    found = {}
+    for stage, output in OUTPUTS.items():
+        found[stage] = measured(hours, stage, "-m", f"stages.{stage}", cwd=folder)
+        found[stage]["MB of output"] = size(folder / output)
+    commit = ("-m", "dvc", "commit", "--force", "--quiet", *OUTPUTS)
+    found["dvc commit"] = measured(hours, "dvc commit", *commit, cwd=folder)
+    found["dvc commit"]["MB of output"] = size(folder / ".dvc/cache")
+    shutil.rmtree(folder / ".dvc/cache")
+    shutil.rmtree(folder / "data/24k")
+    workspace.run("model", made="models/melnet.json")
+    training = measured(hours, "train", "-m", "bench._epoch", cwd=folder)
+    epoch = json.loads((folder / "epoch.json").read_text(encoding="utf-8"))
+    training["seconds"] += epoch["seconds per step"] * epoch["steps not taken"]
+    found["train, one epoch"] = training | epoch
+    found["evaluate"] = measured(hours, "evaluate", "-m", "stages.evaluate", cwd=folder)
+    shutil.rmtree(folder)
+    return found
+
+
+def measured(hours: int, what: str, *arguments: str, cwd: Path) -> dict[str, float]:
+    """Run this Python as a new process; what it took."""
+    memory: list[float] = []
+    took = seconds(lambda: memory.append(peak_memory(*arguments, cwd=cwd, interval=0.2)))
+    print(f"{hours} h, {what}: {took:.1f} s, {memory[0]:.0f} MB of memory", flush=True)
+    return {"seconds": took, "MB of memory": memory[0]}
+
+
+def size(folder: Path) -> float:
+    """MB of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+
+
+if __name__ == "__main__":
+    main()
