@@ -21,7 +21,7 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	python -m pytest -n auto --dist loadfile
 
-# Kills, full disks, floods and fuzzes; half an hour, or with FAULTS=bounded the part that fits into three minutes.
+# Kills, full disks, floods, fuzzes, trainings together; half an hour, or with FAULTS=bounded some minutes.
 test-faults: $(VENV)/.installed
 	HYPOTHESIS_SEARCH=1 python -m pytest -m faults -rs
 

@@ -1,6 +1,6 @@
-"""What each stage costs per hour of audio: seconds, memory and bytes at 1, 10 and 100 hours, extrapolated to 10,000.
+"""What each stage costs per hour of audio: seconds, memory and bytes at 1 to 100 hours, extrapolated to 10,000.
 
-    python -m bench.scale [--hours 1 10 100] [--work FOLDER]
+    python -m bench.scale [--hours 1 10 30 100] [--work FOLDER]
 
 The corpus is an hour of distinct 48 kHz recordings of five minutes, linked under as many names as it takes; so files
 are read from memory, which flatters `downsample` on a slow disk. Every stage runs as a new process at its default
@@ -9,7 +9,7 @@ read and shuffled in full, while steps are timed on the first of them and multip
 with the untrained weights, which takes as long as with any. `dvc commit` is what DVC adds: hashes, and a copy to its
 cache. Memory is that of a stage and its children, pages that they share counted once.
 
-Hours and memory at 10,000 hours are the line through the last two sizes. Takes minutes for 10 hours, an hour and 25 GB
+What is extrapolated is the line through the last two sizes. Takes minutes for 10 hours, half an hour and 25 GB
 of disk for 100; not a part of `make bench`. Writes bench/scale.json.
 """
 
@@ -36,7 +36,7 @@ OUTPUTS = {"downsample": "data/24k", "slice": "data/shards"}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hours", type=int, nargs="+", default=[1, 10, 100], help="sizes of corpora, growing")
+    parser.add_argument("--hours", type=int, nargs="+", default=[1, 10, 30, 100], help="sizes of corpora, growing")
     parser.add_argument("--work", type=Path, help="folder for all of it, on one file system; temporary without")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.work) as name:

@@ -6,12 +6,14 @@ be used (not audio, truncated, damaged, empty, all zeros, NaN or infinite sample
 downsample.min_seconds) is listed there with its reason, and the rest goes on. The stage fails if no file can be used,
 or if more than downsample.max_rejected of the files are rejected; rejected files that are hidden or not named like
 audio (notes, covers, labels) are listed, but do not count in that share. Hidden folders are passed over. Links to files
-inside the corpus are followed; other links are rejected. The first folder below corpus.path names the singer.
+inside the corpus are followed; other links are rejected. corpus.path may be a URL of any file system that fsspec knows
+(s3://bucket/folder): its files are fetched one by one. The first folder below corpus.path names the singer.
 """
 
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
@@ -25,6 +27,7 @@ from melnet.intact import NotAudio, UnusableAudio
 from stages.common import CLEAN, StageError, main
 from stages.corpus import MANIFEST, SCHEMA, UNREADABLE, Found, named_audio, output_names, singer, text, walk
 from stages.parallel import parallel
+from stages.remote import fetched, is_url, walk_url
 
 # Below it a file is no recording, and resampling would make an hour of noise of a few bytes with a wrong header.
 MIN_SOURCE_RATE = 1000  # Hz
@@ -33,7 +36,7 @@ LISTED = 20  # rejected files that a message names
 
 @dataclass(frozen=True)
 class Job:
-    source: Path
+    source: Path | str  # a string is a URL
     name: str  # of the source, below the corpus, as the manifest has it
     problem: str | None  # why not even to open it
     folder: Path
@@ -62,19 +65,18 @@ class Row:
 
 def downsample(params: Params) -> None:
     """Write ``data/24k``; raise :class:`StageError` if the corpus is missing, holds nothing usable or too much else."""
-    if "://" in params.corpus.path:
-        raise StageError(f"corpus.path: {params.corpus.path} is a URL; mount it as a folder, and name that")
     started = time.monotonic()
-    corpus = Path(params.corpus.path)
-    _check_folders(corpus)
-    found = sorted(walk(corpus), key=lambda item: text(item.path))
+    corpus = params.corpus.path
+    if not is_url(corpus):
+        _check_folders(Path(corpus))
+    found = sorted(walk_url(corpus) if is_url(corpus) else walk(Path(corpus)), key=lambda item: text(item.path))
     if not found:
         raise StageError(f"corpus.path: {corpus} holds no files")
     print(f"{len(found)} files below {corpus}, to mono FLAC at {params.downsample.sample_rate} Hz", flush=True)
     rows: list[Row] = []
     try:
         with written_folder(CLEAN) as folder:
-            rows.extend(_converted(found, corpus, folder, params))
+            rows.extend(_converted(found, folder, params))
             used = [row for row in rows if row.status == "ok"]
             rejected = [row for row in rows if row.status == "rejected" and named_audio(Path(row.path))]
             _check_rejected(rows, used, rejected, params)
@@ -92,11 +94,12 @@ def downsample(params: Params) -> None:
     )
 
 
-def _converted(found: list[Found], corpus: Path, folder: Path, params: Params) -> Iterator[Row]:
+def _converted(found: list[Found], folder: Path, params: Params) -> Iterator[Row]:
+    corpus = params.corpus.path
     outputs = output_names([item.path for item in found])
     jobs = (
         Job(
-            corpus.absolute() / item.path,
+            f"{corpus.rstrip('/')}/{item.path}" if is_url(corpus) else Path(corpus).absolute() / item.path,
             text(item.path),
             item.problem,
             folder.absolute(),
@@ -113,7 +116,7 @@ def _converted(found: list[Found], corpus: Path, folder: Path, params: Params) -
         label="downsample",
         unit="files",
         scheduler=params.execution.dask_scheduler,
-        shared=[corpus],
+        shared=[] if is_url(corpus) else [Path(corpus)],
     )
 
 
@@ -148,17 +151,21 @@ def convert_file(job: Job) -> Row:
     """Convert one file, or say why not."""
     if job.problem is not None:
         return Row(job.name, "rejected", job.singer, reason=job.problem)
+    source: AbstractContextManager[Path] = (
+        fetched(job.source) if isinstance(job.source, str) else nullcontext(job.source)
+    )
     try:
-        return _convert(job)
+        with source as path:
+            return _convert(job, path)
     except UnusableAudio as error:
-        suffix = job.source.suffix.lower()
+        suffix = PurePosixPath(job.name).suffix.lower()
         foreign = isinstance(error, NotAudio) and suffix in UNREADABLE
         reason = f"audio of a kind that cannot be read ({suffix}); convert it to FLAC or WAV" if foreign else str(error)
         return Row(job.name, "rejected", job.singer, reason=reason)
 
 
-def _convert(job: Job) -> Row:
-    source = inspect(job.source)
+def _convert(job: Job, path: Path) -> Row:
+    source = inspect(path)
     if source.sample_rate < MIN_SOURCE_RATE:
         least = f"the least is {MIN_SOURCE_RATE} Hz"
         raise UnusableAudio(f"a sample rate of {source.sample_rate} Hz, which holds no sound; {least}")

@@ -1,6 +1,6 @@
 """A project in which the graph has run undisturbed, and its state before each stage that is to be disturbed.
 
-``make test-faults`` runs all of it; ``FAULTS=bounded`` the part that fits into three minutes.
+``make test-faults`` runs all of it; ``FAULTS=bounded`` the part that fits into some minutes.
 """
 
 import os

@@ -149,7 +149,6 @@ def test_no_usable_file_fails_the_stage_with_the_list(corpus):
     ("path", "message"),
     [
         ("nowhere", "nowhere is not a folder; it does not exist"),
-        ("s3://bucket/archive", "s3://bucket/archive is a URL; mount it as a folder"),
         ("file.wav", "file.wav is not a folder"),
         ("recordings", "recordings holds no files"),
         (".", "lie inside each other"),
