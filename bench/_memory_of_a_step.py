@@ -48,7 +48,7 @@ def main() -> None:
             {
                 "peak": whole / 2**20,
                 "training": (step - before) / 2**20,
-                "expected": cost(tier, batch, frames).memory / 2**20,
+                "expected": cost(tier, batch, frames).peak / 2**20,
                 "seconds": seconds,
             }
         )

@@ -3,11 +3,12 @@
     python -m bench.scale [--hours 1 10 30 100] [--work FOLDER]
 
 The corpus is an hour of distinct 48 kHz recordings of five minutes, linked under as many names as it takes; so files
-are read from memory, which flatters `downsample` on a slow disk. Every stage runs as a new process at its default
-settings, but for `train`, whose epoch at 100 hours takes hours: its data set is verified and an epoch of its batches is
-read and shuffled in full, while steps are timed on the first of them and multiplied. `evaluate` scores the test split
-with the untrained weights, which takes as long as with any. `dvc commit` is what DVC adds: hashes, and a copy to its
-cache. Memory is that of a stage and its children, pages that they share counted once.
+are read from memory, which flatters `downsample` on a slow disk, and DVC's cache keeps each recording once, where it
+would keep all. Every stage runs as a new process at its default settings, but for `train`, whose epoch at 100 hours
+takes hours: its data set is verified and an epoch of its batches is read and shuffled in full, while steps are timed on
+the first of them and multiplied. `evaluate` scores the test split with the untrained weights, which takes as long as
+with any. `dvc commit` is what DVC adds: hashes, and copies of what its cache lacks. Memory is that of a stage and its
+children, pages that they share counted once.
 
 What is extrapolated is the line through the last two sizes. Takes minutes for 10 hours, half an hour and 25 GB
 of disk for 100; not a part of `make bench`. Writes bench/scale.json.
@@ -31,6 +32,7 @@ from melnet.voice import song
 RESULTS = ROOT / "bench/scale.json"
 RATE, FILE_MINUTES, FILES_PER_HOUR = 48000, 5, 12
 ARCHIVE = 10_000  # hours
+STEP = "seconds per step"
 OUTPUTS = {"downsample": "data/24k", "slice": "data/shards"}
 
 
@@ -72,6 +74,7 @@ def extrapolated(found: dict[int, dict[str, float]]) -> dict[str, float]:
     return {
         name: found[last][name] + (found[last][name] - found[before][name]) / (last - before) * (ARCHIVE - last)
         for name in found[last]
+        if name != STEP
     }
 
 
@@ -109,8 +112,8 @@ def corpus(folder: Path, originals: list[Path], hours: int) -> dict[str, dict[st
     workspace.run("model", made="models/melnet.json")
     training = measured(hours, "train", "-m", "bench._epoch", cwd=folder)
     epoch = json.loads((folder / "epoch.json").read_text(encoding="utf-8"))
-    training["seconds"] += epoch["seconds per step"] * epoch["steps not taken"]
-    found["train, one epoch"] = training | epoch
+    training["seconds"] += epoch[STEP] * epoch["steps not taken"]
+    found["train, one epoch"] = training | {STEP: epoch[STEP]}
     found["evaluate"] = measured(hours, "evaluate", "-m", "stages.evaluate", cwd=folder)
     shutil.rmtree(folder)
     return found

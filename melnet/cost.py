@@ -13,8 +13,9 @@ from melnet.model.tier import Tier
 from melnet.saved import Description, build_tier
 
 FLOAT = 4  # bytes
-# Bytes of TensorFlow itself and of what compiling leaves behind (bench/train_memory.py).
-RUNTIME = 1.5 * 2**30
+# Bytes of TensorFlow itself, and of what compiling leaves behind for each recurrent layer (bench/train_memory.py).
+RUNTIME = 1.15 * 2**30
+COMPILED = 39 * 2**20
 # Copies of the weights while training: themselves, gradient, RMSprop's mean square and momentum, moving average.
 WEIGHT_COPIES = 5
 
@@ -29,8 +30,15 @@ class Cost:
     """floating-point operations of all matrix products, forward and backward"""
     memory: float
     """bytes: weights and optimizer, and what the forward pass keeps for the backward pass"""
+    runtime: float
+    """bytes that are needed besides, whatever the size of a batch"""
     feature_layers: int
     """of the network that conditions the tier on the earlier ones; 0 for the first"""
+
+    @property
+    def peak(self) -> float:
+        """Bytes that the process of a training takes."""
+        return self.runtime + self.memory
 
 
 def cost(tier: Tier, batch: int, frames: int) -> Cost:
@@ -42,6 +50,7 @@ def cost(tier: Tier, batch: int, frames: int) -> Cost:
     batch no more are kept at a time than there are cores.
     """
     flop = kept = gates = 0.0
+    runtime = RUNTIME
     for weight in tier.weights:
         _, part, *_, name = weight.path.split("/")
         if not name.endswith("kernel"):
@@ -54,11 +63,12 @@ def cost(tier: Tier, batch: int, frames: int) -> Cost:
         if name == "recurrent_kernel":
             kept += 2 * vectors * rows
             gates += 4 * vectors * rows
+            runtime += COMPILED
         else:
             kept += vectors * (rows if columns > 2 * rows else columns)
     at_once = min(1.0, (os.cpu_count() or 1) / parts_of(batch))
     memory = FLOAT * (WEIGHT_COPIES * tier.count_params() + at_once * (2 * kept + (0 if tier.recompute else gates)))
-    return Cost(Shape(frames, tier.bands), tier.count_params(), flop, memory, len(tier.features))
+    return Cost(Shape(frames, tier.bands), tier.count_params(), flop, memory, runtime, len(tier.features))
 
 
 def costs(params: Params, singers: int = 2) -> dict[str, Cost]:
@@ -94,13 +104,13 @@ def table(params: Params) -> str:
                 f"{settings.layers}{features}",
                 str(settings.hidden),
                 f"{tier.weights:,}",
-                f"{(RUNTIME + tier.memory) / 2**30:.1f} GiB",
+                f"{tier.peak / 2**30:.1f} GiB",
                 f"{tier.flop / 1e9:,.0f} GFLOP",
             )
         )
     if len(found) > 1:
         together = f"{params.slice.frames} x {params.mel.n_mels}", "", "", f"{sum(c.weights for c in found.values()):,}"
-        most = f"{(RUNTIME + max(c.memory for c in found.values())) / 2**30:.1f} GiB at most"
+        most = f"{max(c.peak for c in found.values()) / 2**30:.1f} GiB at most"
         lines.append(("all", *together, most, f"{sum(c.flop for c in found.values()) / 1e9:,.0f} GFLOP"))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(

@@ -165,5 +165,6 @@ class LSTM(Recurrent):
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Advance by one step: x (rows, features) and a state give the new hidden state and state."""
         hidden, cell = state
-        hidden, cell, _ = gates(ops.matmul(x, self.kernel) + self.bias + ops.matmul(hidden, self.recurrent), cell)
+        kernel, bias = self._weights()
+        hidden, cell, _ = gates(ops.matmul(ops.concatenate([x, hidden], axis=-1), kernel) + bias, cell)
         return hidden, (hidden, cell)
