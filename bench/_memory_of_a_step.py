@@ -12,7 +12,8 @@ import time
 import numpy as np
 import psutil
 
-from melnet.config import Train
+from bench.common import ROOT
+from melnet.config import load_params
 from melnet.cost import cost
 from melnet.model.tier import Tier
 from melnet.training import compile_tier
@@ -21,17 +22,8 @@ from melnet.training import compile_tier
 def main() -> None:
     given = json.loads(sys.argv[1])
     frames, batch, bands = given.pop("frames"), given.pop("batch"), given["bands"]
-    settings = Train(
-        epochs=1,
-        batch_size=batch,
-        learning_rate=7e-4,
-        momentum=0.9,
-        halve_every=10,
-        clip_norm=1.0,
-        average=0.95,
-        recompute=given["recompute"],
-        seed=0,
-    )
+    changes = {"batch_size": batch, "recompute": given["recompute"]}
+    settings = load_params(ROOT / "params.yaml").train.model_copy(update=changes)
     tier = Tier(components=10, min_sigma=0.02, **given)
     compile_tier(tier, settings)
     x = np.random.default_rng(0).normal(size=(batch, frames, bands)).astype("float32")

@@ -21,7 +21,7 @@ from keras import ops
 
 from bench.common import ROOT, report
 from melnet.backend import compiled
-from melnet.config import Train
+from melnet.config import load_params
 from melnet.cost import cost
 from melnet.model.tier import Tier
 from melnet.sampling import Sampler
@@ -57,18 +57,7 @@ def measured(size: dict[str, int], peak: float) -> dict[str, Any]:
     frames = size["frames"]
     options = {name: size[name] for name in ("bands", "layers", "hidden")}
     tier = Tier(components=10, min_sigma=0.02, **options)
-    settings = Train(
-        epochs=1,
-        batch_size=BATCH,
-        learning_rate=7e-4,
-        momentum=0.9,
-        halve_every=10,
-        clip_norm=1.0,
-        average=0.95,
-        recompute=False,
-        seed=0,
-    )
-    compile_tier(tier, settings)
+    compile_tier(tier, load_params(ROOT / "params.yaml").train)
     x = np.random.default_rng(0).normal(size=(BATCH, frames, size["bands"])).astype("float32")
     weights = np.ones(BATCH, "float32")
 

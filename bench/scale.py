@@ -20,6 +20,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -50,10 +51,31 @@ def main() -> None:
         "machine": machine(),
         "versions": versions(),
         "stages": stages,
-        f"extrapolated to {ARCHIVE} h": {stage: extrapolated(found) for stage, found in stages.items()},
+        "archive": {"hours": ARCHIVE} | {stage: extrapolated(found) for stage, found in stages.items()},
     }
     RESULTS.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     report(*(claim for stage, found in stages.items() for claim in linear(stage, found)))
+
+
+def table(results: dict[str, Any]) -> str:
+    """Markdown for docs/distributed.md: a row per stage."""
+    hours = results["archive"]["hours"]
+    lines = [
+        f"| stage | seconds per further hour | output per hour | {hours:,} hours | memory then |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for stage, found in results["stages"].items():
+        *_, before, last = found
+        further = (found[last]["seconds"] - found[before]["seconds"]) / (int(last) - int(before))
+        output = f"{found[last]['MB of output'] / int(last):.0f} MB" if "MB of output" in found[last] else ""
+        then = results["archive"][stage]
+        lines.append(
+            f"| `{stage}` | {further:.2g} | {output} | {then['seconds'] / 3600:.3g} h | "
+            f"{then['MB of memory'] / 1000:.1f} GB |"
+        )
+    return "\n".join(
+        [*lines, "", f"Measured on {results['machine']['cores']} cores of {results['machine']['processor']}."]
+    )
 
 
 def linear(stage: str, found: dict[int, dict[str, float]]) -> list[Claim]:
@@ -106,7 +128,6 @@ def corpus(folder: Path, originals: list[Path], hours: int) -> dict[str, dict[st
         found[stage]["MB of output"] = size(folder / output)
     commit = ("-m", "dvc", "commit", "--force", "--quiet", *OUTPUTS)
     found["dvc commit"] = measured(hours, "dvc commit", *commit, cwd=folder)
-    found["dvc commit"]["MB of output"] = size(folder / ".dvc/cache")
     shutil.rmtree(folder / ".dvc/cache")
     shutil.rmtree(folder / "data/24k")
     workspace.run("model", made="models/melnet.json")

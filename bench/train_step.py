@@ -11,9 +11,9 @@ import numpy as np
 from keras import ops
 
 from bench._reference import ReferenceTier
-from bench.common import Claim, alternate, report, seconds
+from bench.common import ROOT, Claim, alternate, report, seconds
 from melnet.backend import compiled
-from melnet.config import Train
+from melnet.config import load_params
 from melnet.model.mixture import MixtureLoss
 from melnet.model.tier import Tier
 from melnet.training import compile_tier
@@ -21,17 +21,7 @@ from melnet.training import compile_tier
 BATCH, FRAMES, BANDS, LAYERS, HIDDEN, COMPONENTS = 16, 50, 32, 4, 64, 10
 GFLOP = 90.0
 MATMUL = 2048
-SETTINGS = Train(
-    epochs=1,
-    batch_size=BATCH,
-    learning_rate=7e-4,
-    momentum=0.9,
-    halve_every=10,
-    clip_norm=1.0,
-    average=0.95,
-    recompute=False,
-    seed=0,
-)
+SETTINGS = load_params(ROOT / "params.yaml").train
 STEPS, ROUNDS = 3, 5
 
 

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from bench import scale
 from bench.all import RESULTS
 from bench.table import table
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
 BEGIN, END = "<!-- bench -->\n", "\n<!-- /bench -->"
 
 
@@ -30,3 +32,9 @@ def test_the_readme_shows_the_results():
     text = README.read_text(encoding="utf-8")
     shown = text.partition(BEGIN)[2].partition(END)[0]
     assert shown == table(json.loads(RESULTS.read_text(encoding="utf-8")))
+
+
+def test_the_docs_show_what_an_archive_takes():
+    text = (ROOT / "docs/distributed.md").read_text(encoding="utf-8")
+    shown = text.partition("<!-- scale -->\n")[2].partition("\n<!-- /scale -->")[0]
+    assert shown == scale.table(json.loads(scale.RESULTS.read_text(encoding="utf-8")))
