@@ -11,8 +11,8 @@ import statistics
 from concurrent.futures import ThreadPoolExecutor
 
 from bench.common import ROOT, Claim, python, report
-from melnet.config import Params, load_params
-from melnet.cost import costs
+from melnet.config import load_params
+from melnet.cost import cost, costs, tiers
 
 LIMIT = 24 * 2**30
 REFERENCE = {"bands": 32, "frames": 50, "layers": 4, "hidden": 64, "batch": 16, "recompute": False}
@@ -82,23 +82,14 @@ def paper_tier() -> dict[str, float]:
 
 def fits() -> None:
     """The largest batch of each of the paper's tiers within the limit, worked out."""
-    for recompute in (False, True):
-        largest: dict[str, int] = {}
-        for batch in (1, 2, 4, 8, 16, 32):
-            for name, found in costs(_blizzard(batch, recompute)).items():
-                if found.peak <= LIMIT:
-                    largest[name] = batch
-        how = "recomputed" if recompute else "kept"
-        names = costs(_blizzard(1, recompute))
-        said = ", ".join(f"{name} {f'batch {largest[name]}' if name in largest else 'none'}" for name in names)
-        print(f"worked out, largest batch in 24 GiB, gates {how}: {said}")
-
-
-def _blizzard(batch: int, recompute: bool) -> Params:
     params = load_params(BLIZZARD)
-    return params.model_copy(
-        update={"train": params.train.model_copy(update={"batch_size": batch, "recompute": recompute})}
-    )
+    for recompute in (False, True):
+        train = params.train.model_copy(update={"recompute": recompute})
+        said = []
+        for name, tier, frames in tiers(params.model_copy(update={"train": train})):
+            fitting = [batch for batch in (1, 2, 4, 8, 16, 32) if cost(tier, batch, frames).peak <= LIMIT]
+            said.append(f"{name} {f'batch {fitting[-1]}' if fitting else 'none'}")
+        print(f"largest batch in 24 GiB, worked out, gates {'recomputed' if recompute else 'kept'}: {', '.join(said)}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What training a model will take, worked out from its weights before anything is trained."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,6 +74,12 @@ def cost(tier: Tier, batch: int, frames: int) -> Cost:
 
 def costs(params: Params, singers: int = 2) -> dict[str, Cost]:
     """Of each tier of the model that the settings describe; ``singers`` where it knows any."""
+    batch = params.train.batch_size
+    return {name: cost(tier, batch, frames) for name, tier, frames in tiers(params, singers)}
+
+
+def tiers(params: Params, singers: int = 2) -> Iterator[tuple[str, Tier, int]]:
+    """Each tier of the model that the settings describe: its name, the tier itself, its frames."""
     bands = params.mel.n_mels
     description = Description.of(
         params.model,
@@ -82,12 +89,10 @@ def costs(params: Params, singers: int = 2) -> dict[str, Cost]:
         singers=[str(number) for number in range(singers)],
         normalisation=Normalisation(*np.zeros((4, bands), np.float32)),
     )
-    found = {}
     for name in description.tiers:
         frames = shape(*description.place(name), params.slice.frames, bands).frames
         tier = build_tier(description, name, params.model.tiers[name], recompute=params.train.recompute)
-        found[name] = cost(tier, params.train.batch_size, frames)
-    return found
+        yield name, tier, frames
 
 
 def table(params: Params) -> str:
