@@ -260,7 +260,8 @@ class _Watch:
         pinged = 0.0
         failed: tuple[float, str] | None = None  # when the training here has to be over, for what happened elsewhere
         ended: float | None = None  # when the training process here ended
-        beat = float("inf")  # when it was last heard of
+        beat = time.monotonic()  # when it was last heard of
+        patience = JOIN_SECONDS  # it has to load its libraries before it can say anything
         looked = time.monotonic()
         while True:
             asleep = time.monotonic() - looked
@@ -283,9 +284,9 @@ class _Watch:
                 self._failed(status, said)
             with suppress(BlockingIOError):
                 if os.read(beats, 1000):
-                    beat = now
-            if ended is None and failed is None and now - beat > SILENCE_SECONDS:
-                self._failed(None, said)
+                    beat, patience = now, SILENCE_SECONDS
+            if ended is None and failed is None and now - beat > patience:
+                self._failed(None, said, patience)
             if failed and now > failed[0]:
                 raise StageError(failed[1])
             if now - pinged > PING_SECONDS:
@@ -320,15 +321,18 @@ class _Watch:
                 other.send(lost=line)
         raise StageError(line)
 
-    def _failed(self, status: int | None, said: Any) -> NoReturn:
-        """The training process here failed, by itself as far as is known, or hangs and so has no status."""
+    def _failed(self, status: int | None, said: Any, silent: float = 0.0) -> NoReturn:
+        """The training process here failed, by itself as far as is known, or hangs and so has no status.
+
+        In the latter case nothing was heard of it for `silent` seconds.
+        """
         here = self.this.name(self.this.index, self.host)
         if status == 1:
             how = f"{here} stopped with an error, which it has printed,"
         elif status is not None and status < 0:
             how = f"{here} was ended by {signal.Signals(-status).name}"
         elif status is None:
-            how = f"{here} hung: its training process was not heard of for {SILENCE_SECONDS:.0f} s,"
+            how = f"{here} hung: its training process was not heard of for {silent:.0f} s,"
         else:
             how = f"{here} failed"
         line = f"{how} {self.where()}"
@@ -378,6 +382,7 @@ def joined() -> Iterator[tuple[int, int]]:
     sys.stdout = os.fdopen(about["out"], "w", buffering=1)
     sys.stderr = os.fdopen(about["err"], "w", buffering=1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.write(about["beating"], b".")  # before anything is said of this process, whenever the thread gets its turn
     threading.Thread(target=_beat, args=(about["beating"],), daemon=True).start()
 
     def unexpected(*error: Any) -> None:

@@ -24,11 +24,13 @@ PROGRAM = """
 import sys, time, types
 from stages import processes
 from stages.common import StageError
-port, index, count, folder, does = sys.argv[1:]
+port, index, count, folder, does, patience = sys.argv[1:]
 sys.modules["melnet.devices"] = types.SimpleNamespace(join=lambda *_, **__: None)
-processes.JOIN_SECONDS, processes.PING_SECONDS, processes.SILENCE_SECONDS = 20, 0.2, 5
+processes.JOIN_SECONDS, processes.PING_SECONDS, processes.SILENCE_SECONDS = int(patience), 0.2, 5
 try:
     if processes.is_training():
+        while does == "load":
+            time.sleep(0.1)
         with processes.joined() as (index, count):
             print("training", flush=True)
             if does == "stop":
@@ -54,9 +56,9 @@ def start():
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
 
-    def one(index, does="stay", count=2, folder="here"):
+    def one(index, does="stay", count=2, folder="here", patience=20):
         process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, port, str(index), str(count), folder, does],
+            [sys.executable, "-c", PROGRAM, port, str(index), str(count), folder, does, str(patience)],
             env=os.environ | {"PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -172,6 +174,16 @@ def test_a_training_process_that_hangs_is_named_and_ended(start):
     assert not Path(f"/proc/{hanging}").exists()
 
 
+def test_a_training_process_that_never_gets_to_say_anything_is_named(start):
+    first, second = start(0), start(1, "load", patience=8)
+    line = (
+        f"train: process 1 of 2 ({socket.gethostname()}) hung: its training process was not heard of for 8 s, "
+        "in epoch 3\n"
+    )
+    assert ended(second)[::2] == (1, "\n" + line)
+    assert ended(first)[::2] == (1, line)
+
+
 def test_processes_of_different_folders_do_not_start(start):
     first, second = start(0), start(1, folder="there")
     message = r"train: process 1 of 2 \(.+\) has another folder than process 0: there, not here; all have to see .*\n"
@@ -193,7 +205,8 @@ def test_two_with_one_index_and_other_numbers_of_processes_are_named(start):
 
 
 def test_whoever_does_not_come_is_named(start):
-    assert re.search(r"127\.0\.0\.1:\d+: process 1 of 2 did not come in 20 s\n$", ended(start(0))[2])
+    message = ended(start(0, patience=2))[2]
+    assert re.search(r"127\.0\.0\.1:\d+: process 1 of 2 did not come in 2 s\n$", message)
 
 
 def test_a_stranger_is_sent_away(start):
