@@ -31,7 +31,7 @@ def test_memory_grows_with_what_is_kept_and_with_the_weights():
 
 
 def test_recomputing_takes_less_memory_for_the_same_flop():
-    options = {"bands": 32, "layers": 4, "hidden": 64, "components": 10, "min_sigma": 0.02}
+    options = {"bands": 32, "layers": 2, "hidden": 32, "components": 5, "min_sigma": 0.02}
     kept, again = (cost(Tier(**options, recompute=recompute), 16, 50) for recompute in (False, True))
     assert 0.5 < again.memory / kept.memory < 0.8
     assert again.weights == kept.weights

@@ -57,13 +57,6 @@ def undisturbed(data, tmp_path_factory):
     return trained(data, tmp_path_factory.mktemp("run") / "tier.npz")
 
 
-def test_one_that_does_not_save_leaves_no_file(data, undisturbed, tmp_path):
-    tier, progress = new_tier(), Progress(tmp_path / "tier.npz", "a", saves=False)
-    fit(tier, *data, settings=SETTINGS.model_copy(update={"epochs": 1}), progress=progress)
-    assert progress.history == undisturbed[1].history[:1]
-    assert not list(tmp_path.iterdir())
-
-
 class Kill(keras.callbacks.Callback):
     """Stops a training within an epoch, as a signal would."""
 
@@ -90,12 +83,14 @@ def test_it_learns_and_keeps_the_best_epoch(undisturbed):
 
 
 def test_the_average_is_kept_not_the_last_step(data, undisturbed, tmp_path):
-    """With nothing of the old in it, the average is the last step itself."""
-    first = SETTINGS.model_copy(update={"epochs": 1})
-    _, averaged = trained(data, tmp_path / "averaged.npz", settings=first)
-    _, last = trained(data, tmp_path / "last.npz", settings=first.model_copy(update={"average": 0.0}))
-    assert averaged.history[0]["loss"] == last.history[0]["loss"]
-    assert averaged.history[0]["val_loss"] != last.history[0]["val_loss"]
+    """With nothing of the old in it, the average is the last step itself. And one that does not save leaves no file."""
+    settings = SETTINGS.model_copy(update={"epochs": 1, "average": 0.0})
+    progress = Progress(tmp_path / "tier.npz", "a", saves=False)
+    fit(new_tier(), *data, settings=settings, progress=progress)
+    (last,), averaged = progress.history, undisturbed[1].history[0]
+    assert last["loss"] == averaged["loss"]
+    assert last["val_loss"] != averaged["val_loss"]
+    assert not list(tmp_path.iterdir())
 
 
 def test_reported_validation_loss_is_that_of_the_slices(data, undisturbed):
@@ -122,11 +117,27 @@ def test_a_replayed_stream_gives_the_batch_that_is_asked_for():
     assert "".join(replayed[index] for index in (0, 1, 2, 0, 1, 1, 5, 0, 3, 4, 5)) == "abcabbfadef"
 
 
-def test_a_killed_training_ends_as_if_undisturbed(data, undisturbed, tmp_path):
-    path, epoch = tmp_path / "tier.npz", 3
+class Poison(keras.callbacks.Callback):
+    """A weight that is no number, from the third epoch on."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 2:
+            weight = self.model.trainable_variables[0]
+            weight.assign(weight * np.nan)
+
+
+def test_one_that_diverged_and_was_killed_ends_as_if_undisturbed(data, undisturbed, tmp_path):
+    path = tmp_path / "tier.npz"
+    with pytest.raises(TrainingDiverged, match=r"became nan at step 1 .* lower train\.learning_rate"):
+        trained(data, path, [Poison()])
+    good = Progress(path, "a")
+    assert good.history == undisturbed[1].history[:2]
+    assert all(np.isfinite(array).all() for array in good.best)
+
     with pytest.raises(KeyboardInterrupt):
-        trained(data, path, [Kill(epoch)])
-    assert len(Progress(path, "a").history) == epoch
+        trained(data, path, [Kill(3)])
+    assert len(Progress(path, "a").history) == 3
+
     tier, progress = trained(data, path)
     assert progress.history == undisturbed[1].history
     for resumed, whole in zip(tier.get_weights(), undisturbed[0].get_weights(), strict=True):
@@ -167,24 +178,3 @@ def test_a_loss_that_is_no_number_stops_at_once(data, tmp_path):
     wild = SETTINGS.model_copy(update={"learning_rate": 1e30, "clip_norm": 1e30})
     with pytest.raises(TrainingDiverged, match=r"at step \d+ .* learning rate 1e\+30"):
         trained(data, tmp_path / "tier.npz", settings=wild)
-
-
-class Poison(keras.callbacks.Callback):
-    """A weight that is no number, from the third epoch on."""
-
-    def on_epoch_begin(self, epoch, logs=None):
-        if epoch == 2:
-            weight = self.model.trainable_variables[0]
-            weight.assign(weight * np.nan)
-
-
-def test_a_training_that_diverges_keeps_its_last_good_epoch(data, undisturbed, tmp_path):
-    path = tmp_path / "tier.npz"
-    with pytest.raises(TrainingDiverged, match=r"became nan at step 1 .* lower train\.learning_rate"):
-        trained(data, path, [Poison()])
-    found = Progress(path, "a")
-    assert found.history == undisturbed[1].history[:2]
-    assert all(np.isfinite(array).all() for array in found.best)
-    tier, _ = trained(data, path)
-    for kept, weight in zip(tier.get_weights(), undisturbed[0].get_weights(), strict=True):
-        np.testing.assert_array_equal(kept, weight)
