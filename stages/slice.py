@@ -117,7 +117,7 @@ def slice_recordings(params: Params) -> None:
 def _recordings(params: Params) -> list[Recording]:
     manifest = CLEAN / MANIFEST
     try:
-        table = pq.read_table(manifest)
+        table = pq.ParquetFile(manifest).read()  # read_table loads pandas for it
     except FileNotFoundError as error:
         raise StageError(f"{manifest} does not exist; the stage downsample makes it") from error
     except (pa.ArrowException, OSError) as error:

@@ -31,12 +31,14 @@ def converted(path, samples, source_rate, subtype="DOUBLE", sample_rate=24000):
 
 @pytest.mark.parametrize("source_rate", [8000, 22050, 24000, 32000, 44100, 48000, 96000, 384000, 44101, 23999])
 @pytest.mark.parametrize("block", [97, 4096, 10**6])
-def test_resampling_in_blocks_equals_resampling_at_once(source_rate, block):
-    signal = np.random.default_rng(0).standard_normal(20011)
+@pytest.mark.parametrize(("dtype", "atol"), [("float32", 1e-6), ("float64", 1e-12)])
+def test_resampling_in_blocks_equals_resampling_at_once(source_rate, block, dtype, atol):
+    signal = np.random.default_rng(0).standard_normal(20011).astype(dtype)
     at_once = signal if source_rate == 24000 else soxr.resample(signal, source_rate, 24000, quality="VHQ")
-    streamed = np.concatenate(list(resampled(blocks_of(signal, block), source_rate, 24000)))
+    streamed = np.concatenate(list(resampled(blocks_of(signal, block), source_rate, 24000, dtype)))
+    assert streamed.dtype == dtype
     assert len(streamed) == int(20011 * 24000 / source_rate + 0.5)
-    np.testing.assert_allclose(streamed, at_once, atol=1e-12)
+    np.testing.assert_allclose(streamed, at_once, atol=atol)
 
 
 @settings(max_examples=100, deadline=None)
@@ -87,6 +89,15 @@ def test_every_sample_format_keeps_the_signal(tmp_path, subtype):
     signal = tone(24000, 24000)
     samples, _ = converted(tmp_path / "in.wav", signal, 24000, subtype)
     np.testing.assert_allclose(samples, signal, atol={"PCM_U8": 0.01, "ALAW": 0.02, "ULAW": 0.02}.get(subtype, 1e-4))
+
+
+@pytest.mark.parametrize(("subtype", "dtype"), [("PCM_16", "float32"), ("PCM_24", "float32"), ("DOUBLE", "float64")])
+def test_decoding_rounds_nothing(tmp_path, subtype, dtype):
+    path = tmp_path / "in.wav"
+    soundfile.write(path, np.random.default_rng(0).uniform(-1, 1, (5000, 2)), 24000, subtype)
+    (mono,) = mono_blocks(inspect(path), 5000)
+    assert mono.dtype == dtype
+    np.testing.assert_array_equal(mono, soundfile.read(path, dtype=dtype)[0].mean(axis=1))
 
 
 def test_block_length_does_not_matter(tmp_path):
