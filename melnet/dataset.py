@@ -88,8 +88,7 @@ def batches(
 ) -> Iterator[Batch]:
     """All slices in their order, once."""
     slices = (item for group in range(len(shards.groups)) for item in _slices(shards, group, singers))
-    for items in _batched(slices, batch_size):
-        yield _batch(items, normalisation, batch_size)
+    yield from _batched(slices, normalisation, batch_size)
 
 
 def shuffled_batches(
@@ -113,8 +112,7 @@ def shuffled_batches(
     while True:
         rng = np.random.default_rng([seed, epoch])
         windows = _windows(shards, rng.permutation(len(shards.groups)).tolist(), window_rows, singers)
-        for items in _batched(_mixed(windows, rng), batch_size):
-            yield _batch(items, normalisation, batch_size)
+        yield from _batched(_mixed(windows, rng), normalisation, batch_size)
         epoch += 1
 
 
@@ -194,21 +192,19 @@ def _mixed(windows: Iterator[list[Item]], rng: np.random.Generator) -> Iterator[
     """The slices of each window in random order."""
     for window in windows:
         for i in rng.permutation(len(window)).tolist():
-            mel, singer = window[i]
-            yield mel.copy(), singer  # a view would keep its whole row group in memory
+            yield window[i]
         window.clear()  # before the next one is read, not after
 
 
-def _batched(slices: Iterator[Item], size: int) -> Iterator[list[Item]]:
-    """``size`` slices at a time, the last time fewer."""
-    while items := list(itertools.islice(slices, size)):
-        yield items
-
-
-def _batch(items: list[Item], normalisation: Normalisation, size: int) -> Batch:
-    x = np.zeros((size, *items[0][0].shape), np.float32)
-    x[: len(items)] = normalisation.normalise(np.array([mel for mel, _ in items]))
-    weights, singers = np.zeros(size, np.float32), np.zeros(size, np.int32)
-    weights[: len(items)] = 1
-    singers[: len(items)] = [singer for _, singer in items]
-    return Batch(x, weights, singers)
+def _batched(slices: Iterator[Item], normalisation: Normalisation, size: int) -> Iterator[Batch]:
+    """``size`` slices at a time, the last time fewer; each is copied at once, or it would keep its whole row group."""
+    for first in slices:
+        x = np.zeros((size, *first[0].shape), np.float32)
+        weights, singers = np.zeros(size, np.float32), np.zeros(size, np.int32)
+        count = 0
+        for mel, singer in itertools.chain([first], itertools.islice(slices, size - 1)):
+            x[count], singers[count] = mel, singer
+            count += 1
+        x[:count] = normalisation.normalise(x[:count])
+        weights[:count] = 1
+        yield Batch(x, weights, singers)
