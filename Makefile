@@ -19,7 +19,7 @@ demo: $(VENV)/.installed
 	@dvc metrics show
 
 test: $(VENV)/.installed
-	python -m pytest -n auto --dist loadfile
+	python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # Kills, full disks, floods, fuzzes, trainings together; half an hour, or with FAULTS=bounded some minutes.
 test-faults: $(VENV)/.installed

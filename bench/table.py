@@ -19,15 +19,19 @@ def table(results: dict[str, Any]) -> str:
     for claim in results["claims"]:
         unit = f" {claim['unit']}" if claim["unit"] else ""
         low, high = claim["spread"]
-        spread = f" ({low:.3g} to {high:.3g})" if low != high else ""
+        spread = f" ({_number(low)} to {_number(high)})" if low != high else ""
         verdict = "yes" if claim["met"] else "**no**"
         rows.append(
-            f"| {claim['name']} | {claim['value']:.3g}{unit}{spread} | {claim['target']}{unit} | {verdict} "
+            f"| {claim['name']} | {_number(claim['value'])}{unit}{spread} | {claim['target']}{unit} | {verdict} "
             f"| `bench.{claim['module']}` |"
         )
     machine, versions = results["machine"], results["versions"]
     packages = ", ".join(f"{name} {number}" for name, number in versions.items())
     return "\n".join([*rows, "", f"Measured on {machine['cores']} cores of {machine['processor']}, with {packages}."])
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 if __name__ == "__main__":

@@ -18,10 +18,10 @@ def test_a_table():
         {
             "machine": {"processor": "a CPU", "cores": 2},
             "versions": {"python": "3.11"},
-            "claims": [claim | {"spread": [1.0, 2.0]}],
+            "claims": [claim | {"spread": [1.0, 2000.4]}],
         }
     ).splitlines()
-    assert lines[2] == "| start | 1.23 s (1 to 2) | at most 1 s | **no** | `bench.graph` |"
+    assert lines[2] == "| start | 1.23 s (1 to 2,000) | at most 1 s | **no** | `bench.graph` |"
     assert lines[-1] == "Measured on 2 cores of a CPU, with python 3.11."
 
 
