@@ -21,6 +21,7 @@ from typing import Any
 
 import soundfile
 from distributed import Client, Future, KilledWorker
+from distributed.comm import CommClosedError
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # carries no types
 
 from stages.common import StageError
@@ -138,7 +139,7 @@ class Piece:
                 self.cluster.look()
             except KilledWorker as error:
                 raise StageError(f"every Dask worker that took on this piece of work died: {self.item}") from error
-            except CancelledError as error:
+            except (CancelledError, CommClosedError) as error:  # the latter while the result was on its way
                 raise StageError(f"execution.dask_scheduler: {self.cluster.address} was lost") from error
 
 

@@ -282,3 +282,14 @@ def test_a_lost_scheduler_ends_the_stage(processes):
     with pytest.raises(StageError, match=r"execution\.dask_scheduler: tcp://\S+ (was lost|does not answer any more)"):
         run(processes, time.sleep, [0.05] * 10_000)
     assert time.monotonic() - started < 60
+
+
+def test_a_scheduler_lost_while_a_result_is_on_its_way_is_named():
+    class Broken:
+        def result(self, timeout):
+            raise cluster.CommClosedError("in <TCP (closed)>: Stream is closed")
+
+    gone = cluster.Cluster.__new__(cluster.Cluster)
+    gone.address = "tcp://there:8786"
+    with pytest.raises(StageError, match=r"^execution\.dask_scheduler: tcp://there:8786 was lost$"):
+        cluster.Piece(gone, "1.flac", Broken()).result()
