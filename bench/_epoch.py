@@ -11,12 +11,12 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from melnet.config import load_params
-from melnet.dataset import shuffled_batches, steps_per_epoch
+from melnet.data.dataset import shuffled_batches, steps_per_epoch
+from melnet.data.shards import Shards
 from melnet.saved import build_tier, load_description, save_tier
-from melnet.shards import Shards
-from melnet.training import compile_tier, inputs_and_target
-from stages.common import MODELS, SHARDS
+from melnet.training.fit import compile_tier, inputs_and_target
+from stages.command import MODELS, SHARDS
+from stages.parameters import load_params
 
 STEPS = 40
 NAME = "tier-1"

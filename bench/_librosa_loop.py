@@ -9,7 +9,7 @@ from pathlib import Path
 
 import librosa
 
-from melnet.config import load_params
+from stages.parameters import load_params
 
 if __name__ == "__main__":
     mel = load_params(Path("params.yaml")).mel

@@ -13,10 +13,10 @@ import numpy as np
 import psutil
 
 from bench.common import ROOT
-from melnet.config import load_params
-from melnet.cost import cost
 from melnet.model.tier import Tier
-from melnet.training import compile_tier
+from melnet.training.cost import cost
+from melnet.training.fit import compile_tier
+from stages.parameters import load_params
 
 
 def main() -> None:

@@ -21,11 +21,11 @@ from keras import ops
 
 from bench.common import ROOT, report
 from melnet.backend import compiled
-from melnet.config import load_params
-from melnet.cost import cost
 from melnet.model.tier import Tier
 from melnet.sampling import Sampler
-from melnet.training import compile_tier
+from melnet.training.cost import cost
+from melnet.training.fit import compile_tier
+from stages.parameters import load_params
 
 RESULTS = ROOT / "bench/gpu.json"
 BATCH, ROUNDS, STEPS = 16, 5, 3

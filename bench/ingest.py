@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 import scipy.stats
 
 from bench.common import ROOT, Claim, alternate, python, report, seconds
-from melnet.config import load_params
-from melnet.dataset import Normalisation, shuffled_batches, steps_per_epoch
-from melnet.shards import Settings, Shards, ShardWriter
-from melnet.spectrogram import log_mel
-from melnet.voice import song
+from melnet.audio.spectrogram import log_mel
+from melnet.data.dataset import Normalisation, shuffled_batches, steps_per_epoch
+from melnet.data.shards import Settings, Shards, ShardWriter
+from stages.demo_voice.voice import song
+from stages.parameters import load_params
 
 ROWS = 2**10 * 184  # 1.2 GB of 50 × 32
 ALLOWED_MB = 300

@@ -9,10 +9,10 @@ import librosa
 import numpy as np
 
 from bench.common import ROOT, Claim, alternate, report, seconds
-from melnet.config import Params, load_params
-from melnet.inversion import mel_to_audio
-from melnet.spectrogram import log_mel, log_mel_error
-from melnet.voice import song
+from melnet.audio.griffin_lim import mel_to_audio
+from melnet.audio.spectrogram import log_mel, log_mel_error
+from stages.demo_voice.voice import song
+from stages.parameters import Params, load_params
 
 ITEMS, SECONDS, ITERATIONS = 16, 10, 32
 ROUNDS = 2  # the reference takes about half a minute

@@ -14,7 +14,7 @@ import soundfile
 from ruamel.yaml import YAML
 
 from bench.common import ROOT, Claim, alternate, peak_memory, python, report, seconds
-from melnet.voice import song
+from stages.demo_voice.voice import song
 
 RATE = 48000
 MINUTE = 60 * RATE

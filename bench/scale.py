@@ -28,7 +28,7 @@ import soundfile
 from bench.all import machine, versions
 from bench.common import ROOT, Claim, peak_memory, python, report, seconds
 from bench.quality.workspace import Workspace
-from melnet.voice import song
+from stages.demo_voice.voice import song
 
 RESULTS = ROOT / "bench/scale.json"
 RATE, FILE_MINUTES, FILES_PER_HOUR = 48000, 5, 12

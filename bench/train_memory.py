@@ -3,7 +3,7 @@
 One size at a time is doubled, starting from the reference tier (4 layers, hidden 64, batch 16 of 50 x 32), with gates
 kept and recomputed (``train.recompute``). The peak is that of the whole process, with TensorFlow and the compiler, as
 `python -m stages.train --describe` gives it. Of the paper's tiers (params/blizzard.yaml: hidden 512) the first is
-trained for two steps with batch 1; for the others the largest batch is worked out (melnet/cost.py) and said so.
+trained for two steps with batch 1; for the others the largest batch is worked out (melnet/training/cost.py).
 """
 
 import json
@@ -11,8 +11,8 @@ import statistics
 from concurrent.futures import ThreadPoolExecutor
 
 from bench.common import ROOT, Claim, python, report
-from melnet.config import load_params
-from melnet.cost import cost, costs, tiers
+from melnet.training.cost import cost, costs, tiers
+from stages.parameters import load_params
 
 LIMIT = 24 * 2**30
 REFERENCE = {"bands": 32, "frames": 50, "layers": 4, "hidden": 64, "batch": 16, "recompute": False}

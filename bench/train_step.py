@@ -13,10 +13,10 @@ from keras import ops
 from bench._reference import ReferenceTier
 from bench.common import ROOT, Claim, alternate, report, seconds
 from melnet.backend import compiled
-from melnet.config import load_params
 from melnet.model.mixture import MixtureLoss
 from melnet.model.tier import Tier
-from melnet.training import compile_tier
+from melnet.training.fit import compile_tier
+from stages.parameters import load_params
 
 BATCH, FRAMES, BANDS, LAYERS, HIDDEN, COMPONENTS = 16, 50, 32, 4, 64, 10
 GFLOP = 90.0

@@ -6,12 +6,12 @@ import numpy as np
 from keras import ops
 
 from melnet.backend import compiled
-from melnet.dataset import Batch
+from melnet.data.dataset import Batch
 from melnet.model.mixture import negative_log_likelihood
 from melnet.model.multiscale import interleave
 from melnet.model.recurrent import Tensor
 from melnet.model.tier import Inputs, Tier
-from melnet.training import Place, inputs_and_target
+from melnet.training.fit import Place, inputs_and_target
 
 
 class Likelihood:

@@ -19,7 +19,7 @@ from melnet.model import mixture
 from melnet.model.multiscale import divisors, interleave, shape, split, target_and_context
 from melnet.model.recurrent import Tensor, row
 from melnet.model.tier import Carried, Inputs, Tier
-from melnet.progress import progress
+from stages.progress import progress
 
 GROUP = 8  # spectrograms advanced by one compiled call
 

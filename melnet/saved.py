@@ -17,13 +17,13 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from melnet.config import Mel, Model
-from melnet.config import Tier as TierSettings
-from melnet.dataset import Normalisation
-from melnet.files import written
+from melnet.data.atomic import written
+from melnet.data.dataset import Normalisation
 from melnet.model.multiscale import shape
 from melnet.model.tier import Tier
-from melnet.training import Place
+from melnet.training.fit import Place
+from stages.parameters import Mel, Model
+from stages.parameters import Tier as TierSettings
 
 FORMAT = 2
 T = TypeVar("T")

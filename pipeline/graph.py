@@ -20,7 +20,7 @@ from dvc.dvcfile import PROJECT_FILE
 from dvc.repo import Repo
 from dvc.stage import PipelineStage, Stage
 
-from pipeline.processes import end
+from pipeline.process_tree import end
 
 LAST_LINES = 12  # of a failed stage, in the message of its error
 PROGRESS_SECONDS = 30.0  # between two lines of a progress bar

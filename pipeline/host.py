@@ -28,7 +28,7 @@ from prefect.workers.process import ProcessWorker
 
 from pipeline.gpu import LIMIT, GpuError, devices
 from pipeline.graph import environment
-from pipeline.processes import end, marked
+from pipeline.process_tree import end, marked
 
 ROOT = Path(__file__).resolve().parent.parent
 STATE = ROOT / ".host"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from pipeline.processes import marked
+from pipeline.process_tree import marked
 
 POLL_SECONDS = 2.0
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline import experiment
 from pipeline.lock import Claim, claimed
-from pipeline.processes import end, marked
+from pipeline.process_tree import end, marked
 
 
 class RunEnded(RuntimeError):

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import soundfile as sf
 
-from melnet.config import Demo, Params
-from melnet.files import written_folder
-from melnet.progress import progress
-from melnet.voice import song
-from stages.common import main
+from melnet.data.atomic import written_folder
+from stages.command import main
+from stages.demo_voice.voice import song
+from stages.parameters import Demo, Params
+from stages.progress import progress
 
 DEMO = Path("data/demo")
 

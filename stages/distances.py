@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 
 from melnet.baselines import BandMixture
-from melnet.dataset import batches
+from melnet.data.dataset import batches
+from melnet.data.shards import Shards
 from melnet.metrics import FrameStatistics, Gaussian, frame_statistics, frechet_distance
 from melnet.saved import Description
-from melnet.shards import Shards
 
 
 def distances(

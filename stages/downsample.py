@@ -23,14 +23,14 @@ import pyarrow as pa
 import pyarrow.json
 import pyarrow.parquet as pq
 
-from melnet.audio import convert, inspect
-from melnet.config import Downsample, Params
-from melnet.files import NoSpace, size, written_folder
-from melnet.intact import NotAudio, UnusableAudio
-from stages.common import CLEAN, StageError, main
-from stages.corpus import MANIFEST, SCHEMA, UNREADABLE, Found, named_audio, output_names, singer, text, walk
-from stages.parallel import parallel
-from stages.remote import fetched, is_url, walk_url
+from melnet.audio.convert import convert, inspect
+from melnet.audio.integrity import NotAudio, UnusableAudio
+from melnet.data.atomic import NoSpace, size, written_folder
+from stages.command import CLEAN, StageError, main
+from stages.corpus.files import MANIFEST, SCHEMA, UNREADABLE, Found, named_audio, output_names, singer, text, walk
+from stages.corpus.remote import fetched, is_url, walk_url
+from stages.execution.parallel import parallel
+from stages.parameters import Downsample, Params
 
 # Below it a file is no recording, and resampling would make an hour of noise of a few bytes with a wrong header.
 MIN_SOURCE_RATE = 1000  # Hz

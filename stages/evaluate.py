@@ -12,15 +12,15 @@ import time
 import numpy as np
 
 from melnet.baselines import BandMixture, PreviousFrame, floored
-from melnet.config import Params
-from melnet.dataset import UnknownSinger, batches, draw, steps_per_epoch
+from melnet.data.dataset import UnknownSinger, batches, draw, steps_per_epoch
+from melnet.data.shards import ShardError, Shards
 from melnet.likelihood import Likelihood
 from melnet.metrics import MeanNll
 from melnet.model.multiscale import interleave
-from melnet.progress import progress
 from melnet.saved import ModelError, load
-from melnet.shards import ShardError, Shards
-from stages.common import METRICS, MODELS, SHARDS, StageError, main, write_json
+from stages.command import METRICS, MODELS, SHARDS, StageError, main, write_json
+from stages.parameters import Params
+from stages.progress import progress
 
 
 def evaluate(params: Params) -> None:

@@ -23,20 +23,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from melnet.audio import joined, write_wav
+from melnet.audio.convert import joined, write_wav
+from melnet.audio.griffin_lim import mel_to_audio
+from melnet.audio.spectrogram import log_mel, log_mel_error
 from melnet.baselines import BandMixture
-from melnet.config import Generate, Params, mel_edges
-from melnet.dataset import UnknownSinger, passages
-from melnet.figures import save, spectrogram_strip, waveforms
-from melnet.files import written_folder
-from melnet.inversion import mel_to_audio
+from melnet.data.atomic import written_folder
+from melnet.data.dataset import UnknownSinger, passages
+from melnet.data.shards import ShardError, Shards
+from melnet.prime import Prime, read_prime
 from melnet.sampling import Sampler
 from melnet.saved import Description, ModelError, load
-from melnet.shards import ShardError, Shards
-from melnet.spectrogram import log_mel, log_mel_error
-from stages.common import METRICS, MODELS, SAMPLES, SHARDS, StageError, main, write_json
+from stages.command import METRICS, MODELS, SAMPLES, SHARDS, StageError, main, write_json
 from stages.distances import distances
-from stages.prime import Prime, read_prime
+from stages.figures import save, spectrogram_strip, waveforms
+from stages.parameters import Generate, Params, mel_edges
 
 SHOWN = 4  # spectrograms of a row, and signals, in the pictures
 JOINT_FRAMES = 8  # of the prime that are turned into audio again, to join the sample to it

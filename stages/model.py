@@ -10,11 +10,11 @@ import re
 import time
 from pathlib import Path
 
-from melnet.config import Params
-from melnet.dataset import Normalisation
+from melnet.data.dataset import Normalisation
+from melnet.data.shards import ShardError, Shards
 from melnet.saved import Description, save_description
-from melnet.shards import ShardError, Shards
-from stages.common import METRICS, MODELS, SHARDS, StageError, main
+from stages.command import METRICS, MODELS, SHARDS, StageError, main
+from stages.parameters import Params
 
 OF_TIERS = (MODELS, MODELS / "tiers", METRICS / "train", METRICS / "history", Path("plots/training"))
 

@@ -20,18 +20,18 @@ import jinja2
 import pandas as pd
 from ruamel.yaml import YAML
 
-from melnet.config import Params, mel_edges
-from melnet.files import written, written_folder
-from melnet.shards import ShardError, Shards
-from melnet.split import SPLITS
-from melnet.tracks import OUTLINE_HEIGHT, colour_steps, frequency_ticks
-from stages import gallery, summary
-from stages.common import CLEAN, METRICS, MODELS, SAMPLES, SHARDS, StageError, main
-from stages.versions import flat, head, metrics, output_hashes
+from melnet.data.atomic import written, written_folder
+from melnet.data.shards import ShardError, Shards
+from melnet.data.split import SPLITS
+from stages.command import CLEAN, METRICS, MODELS, SAMPLES, SHARDS, StageError, main
+from stages.parameters import Params, mel_edges
+from stages.report_page import gallery, summary
+from stages.report_page.player_assets import OUTLINE_HEIGHT, colour_steps, frequency_ticks
+from stages.report_page.versions import flat, head, metrics, output_hashes
 
 REPORT = Path("report")
 CARD = MODELS / "README.md"
-PAGE = Path(__file__).with_name("page")
+PAGE = Path(__file__).with_name("report_page") / "templates"
 ASSETS = ("page.css", "page.js", "uPlot.iife.min.js", "uPlot.min.css", "uPlot.LICENSE")
 
 
@@ -103,7 +103,7 @@ def _curves(tiers: list[str]) -> dict[str, dict[Hashable, list[float]]]:
 
 
 def _rendered(template: str, content: dict[str, Any]) -> str:
-    """A template of stages/page with everything escaped that HTML would take for markup; Markdown stays as it is."""
+    """A rendered template. HTML is escaped; Markdown is not."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(PAGE),
         autoescape=lambda name: name is not None and name.endswith(".html.j2"),

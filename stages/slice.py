@@ -19,17 +19,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # carries no types
 
-from melnet.audio import read_mono, stored_rate
-from melnet.config import Mel, Params
-from melnet.files import NoSpace, size, written_folder
-from melnet.intact import UnusableAudio
-from melnet.moments import Moments
-from melnet.shards import Settings, ShardWriter
-from melnet.spectrogram import frame_count, frame_span, log_mel_frames
-from melnet.split import SPLITS, Block, assign, cut, fitting_block, slices_per_block
-from stages.common import CLEAN, SHARDS, StageError, main, write_json
-from stages.corpus import MANIFEST, SCHEMA
-from stages.parallel import parallel
+from melnet.audio.convert import read_mono, stored_rate
+from melnet.audio.integrity import UnusableAudio
+from melnet.audio.spectrogram import frame_count, frame_span, log_mel_frames
+from melnet.data.atomic import NoSpace, size, written_folder
+from melnet.data.band_statistics import Moments
+from melnet.data.shards import Settings, ShardWriter
+from melnet.data.split import SPLITS, Block, assign, cut, fitting_block, slices_per_block
+from stages.command import CLEAN, SHARDS, StageError, main, write_json
+from stages.corpus.files import MANIFEST, SCHEMA
+from stages.execution.parallel import parallel
+from stages.parameters import Mel, Params
 
 CHUNK_FRAMES = 2048  # most frames of a chunk
 TASK_CHUNKS = 4  # chunks of one recording that a thread is given at a time, which bounds its memory

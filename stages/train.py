@@ -18,18 +18,18 @@ from pathlib import Path
 import keras
 import pandas as pd
 
-from melnet.config import Params
-from melnet.config import Tier as TierSettings
-from melnet.cost import table
-from melnet.dataset import WHOLE, Share, UnknownSinger, steps_per_epoch
-from melnet.figures import curves, save
-from melnet.files import written
+from melnet.data.atomic import written
+from melnet.data.dataset import WHOLE, Share, UnknownSinger, steps_per_epoch
+from melnet.data.shards import ShardError, Shards
 from melnet.saved import Description, ModelError, build_tier, load_description, save_tier
-from melnet.shards import ShardError, Shards
-from melnet.training import Progress, TrainingDiverged, finished_epochs, fit
-from stages.common import METRICS, MODELS, SHARDS, StageError, main, write_json
+from melnet.training.cost import table
+from melnet.training.fit import Progress, TrainingDiverged, finished_epochs, fit
+from stages.command import METRICS, MODELS, SHARDS, StageError, main, write_json
+from stages.epoch_progress import Pace
+from stages.figures import curves, save
 from stages.fingerprint import fingerprint
-from stages.pace import Pace
+from stages.parameters import Params
+from stages.parameters import Tier as TierSettings
 
 LOGS = Path("logs")
 CHECKPOINTS = Path("checkpoints")
@@ -64,7 +64,9 @@ def train(params: Params, tier: str | None = None, describe: bool = False) -> No
 
 def _train_tiers(params: Params, description: Description, names: list[str]) -> None:
     """Alone, or as one of the processes that train together."""
-    from stages import processes  # here, since results do not depend on it, and so no stage of the graph does
+    from stages.execution import (
+        distributed as processes,  # here, since results do not depend on it, and so no stage of the graph does
+    )
 
     this = processes.processes(params.execution)
     if this is None:
@@ -115,7 +117,7 @@ def _check_batch_size(params: Params, parts: int, of_what: str) -> None:
 
 
 def _train_tier(params: Params, description: Description, name: str, share: Share = WHOLE) -> None:
-    from melnet import devices  # here, since results do not depend on how many there are
+    from melnet.training import devices  # here, since results do not depend on how many there are
 
     started = time.monotonic()
     splits = {split: Shards(SHARDS / split) for split in ("train", "valid")}

@@ -61,8 +61,8 @@ def finished_run(tmp_path_factory):
 
     The samples and metrics are made up: nothing is trained.
     """
-    from melnet.config import load_params
     from stages.downsample import downsample
+    from stages.parameters import load_params
     from stages.slice import slice_recordings
 
     folder = tmp_path_factory.mktemp("finished")
@@ -92,10 +92,10 @@ def make_samples(params):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from melnet.audio import write_wav
-    from melnet.dataset import draw
-    from melnet.inversion import mel_to_audio
-    from melnet.shards import Shards
+    from melnet.audio.convert import write_wav
+    from melnet.audio.griffin_lim import mel_to_audio
+    from melnet.data.dataset import draw
+    from melnet.data.shards import Shards
 
     mels = draw(Shards(Path("data/shards/train")), 2 * params.generate.count, seed=0)
     mels = mels.reshape(params.generate.count, params.generate.frames, params.mel.n_mels)

@@ -5,8 +5,8 @@ import re
 import pytest
 from ruamel.yaml import YAML
 
-from stages.corpus import SCHEMA
-from stages.summary import METRICS
+from stages.corpus.files import SCHEMA
+from stages.report_page.summary import METRICS
 from tests.words import ELSEWHERE, HERE, NOWHERE, PAGES, ROOT, SOURCES, all_commands, commands, paths
 
 TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}

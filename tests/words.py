@@ -24,9 +24,10 @@ HERE = [
 ]
 GRAPH, FLOW, HOST = "tests/test_graph.py", "tests/pipeline/test_flow.py", "tests/host/test_host.py"
 CLUSTER = (
-    "tests/stages/test_cluster.py::test_with_a_worker_killed_midway_the_shards_and_the_lock_are_those_of_one_machine"
+    "tests/stages/execution/test_dask_cluster.py"
+    "::test_with_a_worker_killed_midway_the_shards_and_the_lock_are_those_of_one_machine"
 )
-TOGETHER = "tests/stages/test_together.py::test_two_processes_have_the_losses_of_one_whatever_is_killed"
+TOGETHER = "tests/stages/execution/test_together.py::test_two_processes_have_the_losses_of_one_whatever_is_killed"
 TRAINED = f"{HOST}::test_train_leaves_model_and_metrics_and_shows_its_epochs"
 OVERRIDDEN = f"{HOST}::test_a_cancelled_training_leaves_no_process_and_resumes"
 # Too long, or with addresses of their own: the test that does the same, or what CI executes.

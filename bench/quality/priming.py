@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from bench.common import ROOT, Claim, report
-from melnet.audio import convert, inspect, read_mono, write_wav
+from melnet.audio.convert import convert, inspect, read_mono, write_wav
+from melnet.audio.spectrogram import log_mel
 from melnet.sampling import Sampler
 from melnet.saved import Description, load
-from melnet.spectrogram import log_mel
-from melnet.voice import song
+from stages.demo_voice.voice import song
 
 RESULTS = ROOT / "bench/quality/priming.json"
 RECORDINGS, SAMPLES, PRIME_SECONDS, SEED = 10, 16, 4.0, 0

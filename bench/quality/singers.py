@@ -17,9 +17,9 @@ import numpy as np
 
 from bench.common import ROOT, Claim, report
 from bench.quality.workspace import Workspace
+from melnet.data.shards import Shards
 from melnet.sampling import Sampler
 from melnet.saved import load
-from melnet.shards import Shards
 from stages.distances import by_singer, statistics
 
 RESULTS = ROOT / "bench/quality/singers.json"

@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.common import ROOT
 from bench.quality.workspace import Workspace
-from melnet.cost import costs
+from melnet.training.cost import costs
 
 RESULTS = ROOT / "bench/quality/tiers.json"
 BASE = "params/three-tiers.yaml"

@@ -9,7 +9,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from bench.common import ENVIRONMENT, ROOT
-from melnet.config import Params, load_params
+from stages.parameters import Params, load_params
 
 CODE = ("melnet", "stages", "dvc.yaml")
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from melnet.config import divisors
+from stages.parameters import divisors
 
 
 def axis(tier: int) -> int:

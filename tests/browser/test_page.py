@@ -26,7 +26,7 @@ SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 @pytest.fixture(scope="module")
 def page(finished_run, tmp_path_factory):
     """The folder of a written report."""
-    from melnet.config import load_params
+    from stages.parameters import load_params
     from stages.report import report
 
     folder = tmp_path_factory.mktemp("browser") / "run"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from melnet.voice import song
+from stages.demo_voice.voice import song
 from tests.faults.conftest import BOUNDED, ENVIRONMENT, ROOT
 from tests.stages.conftest import write_params
 
@@ -32,7 +32,7 @@ TRAIN = """
 import resource, sys
 import keras, psutil
 import stages.train as stage
-from stages.common import main
+from stages.command import main
 
 limit = int(sys.argv.pop())
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from melnet import backend
-from melnet.config import Train
 from melnet.model.tier import Tier
-from melnet.training import compile_tier
+from melnet.training.fit import compile_tier
+from stages.parameters import Train
 from tests.weights import fixed
 
 BATCH, FRAMES, BANDS = 8, 4, 4

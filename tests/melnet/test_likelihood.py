@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from melnet.dataset import Batch
+from melnet.data.dataset import Batch
 from melnet.likelihood import Likelihood
 from melnet.model.multiscale import shape
 from melnet.model.tier import Tier

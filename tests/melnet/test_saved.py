@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from melnet.config import Mel, Model, Tier
-from melnet.dataset import Normalisation
+from melnet.data.dataset import Normalisation
 from melnet.saved import Description, ModelError, build_tier, load, save_description, save_tier
+from stages.parameters import Mel, Model, Tier
 
 BANDS = 4
 TIERS = {"tier-1": Tier(layers=1, hidden=3), "tier-2": Tier(layers=2, hidden=2, feature_layers=1)}

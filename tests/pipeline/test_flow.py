@@ -22,7 +22,7 @@ from prefect.settings import get_current_settings
 from pipeline import flow, graph
 from pipeline import workspace as workspaces
 from pipeline.gpu import LIMIT, NoAnswer
-from pipeline.processes import marked
+from pipeline.process_tree import marked
 
 pytestmark = pytest.mark.usefixtures("server")
 
@@ -305,7 +305,8 @@ Path(f'began-{sys.argv[1]}').touch()
 time.sleep(600)
 """
 RUN = """
-from pipeline import flow, processes
+from pipeline import flow
+from pipeline import process_tree as processes
 processes.GRACE = 0.5
 flow.melnet(target='train')
 """

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from pipeline import graph
-from pipeline.processes import end, marked
+from pipeline.process_tree import end, marked
 
 LA = hashlib.md5(b"la", usedforsecurity=False).hexdigest()
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from melnet.config import load_params
-from melnet.moments import Moments
-from melnet.shards import Settings, ShardWriter
+from melnet.data.band_statistics import Moments
+from melnet.data.shards import Settings, ShardWriter
+from stages.parameters import load_params
 
 ROOT = Path(__file__).parents[2]
 SMALL = {

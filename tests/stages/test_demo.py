@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from melnet.config import Demo, load_params
 from stages.demo import DEMO, demo
+from stages.parameters import Demo, load_params
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -11,10 +11,10 @@ import pytest
 import soundfile
 from ruamel.yaml import YAML
 
-from melnet.config import load_params
-from stages.common import PARAMS, StageError
-from stages.corpus import MANIFEST, SCHEMA
+from stages.command import PARAMS, StageError
+from stages.corpus.files import MANIFEST, SCHEMA
 from stages.downsample import Job, convert_file, downsample
+from stages.parameters import load_params
 
 OUTPUT = Path("data/24k")
 REPOSITORY = Path(__file__).parents[2]

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from melnet.dataset import Normalisation
-from melnet.shards import Shards
-from stages.common import MODELS, SHARDS, StageError
+from melnet.data.dataset import Normalisation
+from melnet.data.shards import Shards
+from stages.command import MODELS, SHARDS, StageError
 from stages.evaluate import evaluate
 
 FIGURES = ("nll", "baseline_band_nll", "baseline_previous_frame_nll")

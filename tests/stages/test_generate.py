@@ -9,10 +9,10 @@ import pytest
 import soundfile
 from PIL import Image
 
-from melnet.audio import write_wav
-from melnet.inversion import mel_to_audio
-from melnet.spectrogram import log_mel
-from stages.common import MODELS, SAMPLES, SHARDS, StageError
+from melnet.audio.convert import write_wav
+from melnet.audio.griffin_lim import mel_to_audio
+from melnet.audio.spectrogram import log_mel
+from stages.command import MODELS, SAMPLES, SHARDS, StageError
 from stages.evaluate import evaluate
 from stages.generate import generate
 from stages.model import model

@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from melnet.config import load_params
-from stages.corpus import MANIFEST
+from stages.corpus.files import MANIFEST
 from stages.downsample import downsample
+from stages.parameters import load_params
 
 ROOT = Path(__file__).parents[2]
 OUTPUT = Path("data/24k")

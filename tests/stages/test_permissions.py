@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from melnet.config import Params, load_params
-from melnet.shards import ShardError, Shards
-from stages.common import CLEAN, SHARDS, StageError
-from stages.corpus import MANIFEST
+from melnet.data.shards import ShardError, Shards
+from stages.command import CLEAN, SHARDS, StageError
+from stages.corpus.files import MANIFEST
 from stages.downsample import downsample
+from stages.parameters import Params, load_params
 from stages.slice import slice_recordings
 
 ROOT = Path(__file__).parents[2]

@@ -15,10 +15,10 @@ import soundfile
 from PIL import Image
 from ruamel.yaml import YAML
 
-from melnet.config import load_params
-from stages.common import StageError
+from stages.command import StageError
+from stages.parameters import load_params
 from stages.report import PAGE, report
-from stages.versions import flat
+from stages.report_page.versions import flat
 
 ROOT = Path(__file__).parents[2]
 MARKUP = "<img src=x onerror=alert(1)>"
@@ -174,7 +174,7 @@ def test_the_defaults_are_those_of_params_yaml():
     settings = own_settings()
     if settings["corpus.path"] != SHIPPED["corpus.path"]:
         pytest.skip("params.yaml is for a corpus of its user's own, with settings to suit")
-    assert settings == SHIPPED, "a new default belongs into stages/page/defaults.yaml too"
+    assert settings == SHIPPED, "a new default belongs into stages/report_page/templates/defaults.yaml too"
 
 
 def test_equal_runs_give_equal_bytes_whatever_git_says(run):

@@ -11,14 +11,14 @@ import pytest
 import soundfile
 
 import stages.slice
-from melnet.config import Params, load_params
-from melnet.moments import MIN_STD
-from melnet.shards import Shards
-from melnet.spectrogram import log_mel
-from melnet.split import SPLITS
-from stages.common import CLEAN, PARAMS, SHARDS, StageError
-from stages.corpus import MANIFEST, SCHEMA
-from stages.parallel import parallel
+from melnet.audio.spectrogram import log_mel
+from melnet.data.band_statistics import MIN_STD
+from melnet.data.shards import Shards
+from melnet.data.split import SPLITS
+from stages.command import CLEAN, PARAMS, SHARDS, StageError
+from stages.corpus.files import MANIFEST, SCHEMA
+from stages.execution.parallel import parallel
+from stages.parameters import Params, load_params
 from stages.slice import slice_recordings
 
 RATE = 24000

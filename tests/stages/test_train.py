@@ -8,11 +8,11 @@ import keras
 import pandas as pd
 import pytest
 
-from melnet.config import Tier
 from melnet.saved import ModelError, load
-from stages.common import MODELS, SHARDS, StageError
+from stages.command import MODELS, SHARDS, StageError
 from stages.fingerprint import fingerprint
 from stages.model import model
+from stages.parameters import Tier
 from stages.train import CHECKPOINTS, LOGS, train
 
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melnet.config import divisors
 from melnet.model.multiscale import axis, interleave, shape, split, target_and_context
+from stages.parameters import divisors
 
 TIERS = st.integers(1, 7)
 SIZES = st.integers(1, 5)

@@ -5,10 +5,10 @@ import pytest
 from keras import ops
 
 from melnet.backend import compiled, gradients
-from melnet.config import divisors
 from melnet.model.multiscale import shape, split, target_and_context
 from melnet.model.recurrent import row
 from melnet.model.tier import Tier
+from stages.parameters import divisors
 
 BATCH, SINGERS = 2, 3
 FIRST = 3, 2  # frames and bands of the first tier; each later one doubles one of them, whatever the number of tiers

@@ -1,0 +1,127 @@
+"""From log-mel spectrograms back to audio: Griffin-Lim, held to the mel spectrogram itself.
+
+Griffin and Lim (1984) look for a signal with a given magnitude spectrogram: they alternate between the nearest spectrum
+with those magnitudes and the nearest signal. A mel spectrogram gives no magnitudes, only ``bands`` weighted sums of
+power per frame. Guessing magnitudes first (non-negative least squares) and keeping to that guess is needlessly strict:
+few guesses belong to a signal, and the error stays. Here each iteration instead scales the bins of the present spectrum
+just so far that its mel power becomes the given one, by the multiplicative update of Lee and Seung (2001) for
+non-negative factors. Perraudin, Balazs and Søndergaard (2013), "A fast Griffin-Lim algorithm", add the momentum.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import scipy.fft
+import scipy.signal
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # carries no types
+
+from melnet.audio.spectrogram import filterbank
+from stages.parameters import Mel
+
+# With mel power as the constraint, 0.9 ends lower than Perraudin's 0.99 for magnitudes (16 to 64 iterations).
+MOMENTUM = 0.9
+
+
+class Stft:
+    """Short-time Fourier transform of signals that begin half a window before frame 0, and its inverse."""
+
+    def __init__(self, frames: int, mel: Mel) -> None:
+        self.frames, self.n_fft, self.hop_length = frames, mel.n_fft, mel.hop_length
+        self.window = scipy.signal.get_window("hann", mel.n_fft).astype(np.float32)
+        energy = self._overlap_add(np.broadcast_to(self.window, (frames, mel.n_fft)))
+        # Only the output is audible: the half windows before frame 0 and after the last frame stay zero.
+        self.audible = slice(mel.n_fft // 2, mel.n_fft // 2 + (frames - 1) * mel.hop_length)
+        self.scale = np.zeros_like(energy)
+        # Frames that hardly overlap leave gaps where the windows are near zero; there the signal is not blown up.
+        self.scale[self.audible] = 1 / np.maximum(energy[self.audible], 0.01)
+
+    def forward(self, signal: np.ndarray) -> np.ndarray:
+        """Spectrum (frames, 1 + n_fft // 2) of a signal (n,)."""
+        frames = np.lib.stride_tricks.sliding_window_view(signal, self.n_fft)[:: self.hop_length][: self.frames]
+        return scipy.fft.rfft(frames * self.window, axis=1)
+
+    def inverse(self, spectrum: np.ndarray) -> np.ndarray:
+        """Signal (n,) whose spectrum is nearest to ``spectrum`` (frames, 1 + n_fft // 2) in the least-squares sense."""
+        return self._overlap_add(scipy.fft.irfft(spectrum, n=self.n_fft, axis=1)) * self.scale
+
+    def _overlap_add(self, frames: np.ndarray) -> np.ndarray:
+        """Sum of frames (frames, n_fft), windowed, each one hop after the last; the length is a multiple of the hop."""
+        parts = -(-self.n_fft // self.hop_length)
+        padded = np.zeros((self.frames, parts * self.hop_length), np.float32)
+        np.multiply(frames, self.window, out=padded[:, : self.n_fft])
+        hops = padded.reshape(self.frames, parts, self.hop_length)
+        total = np.zeros((self.frames + parts - 1, self.hop_length), np.float32)
+        for part in range(parts):
+            total[part : part + self.frames] += hops[:, part]
+        return total.reshape(-1)
+
+
+def mel_to_audio(log_mels: np.ndarray, mel: Mel, sample_rate: int, iterations: int, seed: int) -> np.ndarray:
+    """Audio whose log-mel spectrogram is near the given one, for a batch.
+
+    Parameters
+    ----------
+    log_mels : (items, frames, bands)
+        As :func:`melnet.audio.spectrogram.log_mel` gives them. Values at or below the floor are taken as silence.
+    iterations : at least 1
+        The error falls slowly from 16 on.
+    seed
+        Of the noise that each item starts from. An item's audio depends on its spectrogram, the seed and its index,
+        not on the other items.
+
+    Returns
+    -------
+    float32 (items, (frames - 1) * hop_length)
+        Not limited to ±1. Frequencies that no band covers are silent.
+
+    Raises
+    ------
+    ValueError
+        A value is not finite, or too large for its power to be.
+    """
+    floor = np.log(np.float32(mel.floor))
+    with np.errstate(over="ignore"):
+        powers = np.where(log_mels > floor, np.exp(log_mels, dtype=np.float32), np.float32(0))
+    bad = ~np.isfinite(log_mels).all(axis=(1, 2)) | ~np.isfinite(powers).all(axis=(1, 2))
+    if bad.any():
+        raise ValueError(f"log_mels: item {int(np.argmax(bad))} holds values that are not finite or are far too large")
+    stft = Stft(log_mels.shape[1], mel)
+
+    audio = np.empty((len(powers), (stft.frames - 1) * mel.hop_length), np.float32)
+
+    def invert(item: int) -> None:
+        audio[item] = _invert(powers[item], stft, mel, sample_rate, iterations, np.random.default_rng([seed, item]))
+
+    # One item per core is quicker than every operation of a batch spread over the cores, since an item stays in the
+    # cache; and it bounds the memory. BLAS threads on top of ours only wait for each other.
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        list(pool.map(invert, range(len(powers))))  # taking the results raises what an item raised
+    return audio
+
+
+def _invert(
+    powers: np.ndarray, stft: Stft, mel: Mel, sample_rate: int, iterations: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Signal ((frames - 1) * hop_length,) whose mel power is near ``powers`` (frames, bands)."""
+    filters = filterbank(mel, sample_rate)
+    covered = np.flatnonzero(filters.any(axis=0))
+    bins = slice(int(covered[0]), int(covered[-1]) + 1)
+    filters = filters[:, bins]
+    # A bin in two bands follows both, in proportion to its weight in each; a bin between two bands follows none.
+    shares = filters / np.maximum(filters.sum(axis=0), np.finfo(np.float32).tiny)
+    silence = np.float32(1e-6 * mel.floor)  # keeps the ratio finite where the present signal has no power
+
+    spectrum = np.zeros((stft.frames, 1 + stft.n_fft // 2), np.complex64)
+    signal = rng.standard_normal(len(stft.scale), dtype=np.float32)
+    previous = None
+    for _ in range(iterations):
+        present = stft.forward(signal)[:, bins]
+        present_powers = (np.square(present.real) + np.square(present.imag)) @ filters.T  # (frames, bands)
+        ratios = powers / np.maximum(present_powers, silence)
+        spectrum[:, bins] = present * np.sqrt(ratios @ shares)
+        fitted = stft.inverse(spectrum)
+        # Momentum acts on spectra in the paper; the transform is linear, so it may act on the signals.
+        signal = fitted if previous is None else fitted + np.float32(MOMENTUM) * (fitted - previous)
+        previous = fitted
+    return fitted[stft.audible]

@@ -1,0 +1,1 @@
+"""Data sets on disk: Parquet shards, their splits and normalisation, batches, atomic writes."""

@@ -1,0 +1,210 @@
+"""From shards to normalised batches: a seeded, shuffled stream for training and a plain one for evaluation.
+
+Both hold a bounded number of slices in memory, whatever the size of the data set.
+"""
+
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple, Self, TypeAlias
+
+import numpy as np
+
+from melnet.data.shards import Shards
+
+# Slices shuffled together, and so held in memory: 42,000 of 50 x 32, twelve hours of them.
+WINDOW_BYTES = 2**28
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Per-band mean, standard deviation and range of the train split's log-mel values, each (bands,) float32."""
+
+    mean: np.ndarray
+    std: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """From the JSON that the stage ``slice`` writes."""
+        return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Self:
+        return cls(*(np.array(content[field.name], np.float32) for field in fields(cls)))
+
+    def to_dict(self) -> dict[str, list[float]]:
+        # float() of a float32 prints digits it does not have, but gives the same float32 when read back.
+        return {field.name: getattr(self, field.name).tolist() for field in fields(self)}
+
+    def normalise(self, log_mel: np.ndarray) -> np.ndarray:
+        """Zero mean and unit deviation per band; (..., bands) float32."""
+        return (log_mel - self.mean) / self.std
+
+    def denormalise(self, x: np.ndarray) -> np.ndarray:
+        """The inverse: natural-log mel power."""
+        return x * self.std + self.mean
+
+
+class Batch(NamedTuple):
+    """Slices that are used together; the last of an epoch is filled up with zeros of weight 0.
+
+    So all have one shape, and a compiled step serves all.
+    """
+
+    x: np.ndarray
+    """normalised log-mel, float32 (batch_size, frames, bands)"""
+    weights: np.ndarray
+    """float32 (batch_size,), 1 or 0"""
+    singers: np.ndarray
+    """int32 (batch_size,), the place of each slice's singer among those asked for; 0 where none were"""
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which of the processes that train together this one is: each feeds its rows of every batch."""
+
+    index: int = 0
+    processes: int = 1
+
+    def rows(self, batch: Batch) -> Batch:
+        """Of a batch of all, the rows of this process; ``processes`` has to divide their number."""
+        size = len(batch.x) // self.processes
+        return Batch(*(column[self.index * size : (self.index + 1) * size] for column in batch))
+
+
+WHOLE = Share()
+
+
+class UnknownSinger(ValueError):
+    """A slice is sung by someone who is not among the singers asked for."""
+
+
+def batches(
+    shards: Shards, normalisation: Normalisation, batch_size: int, singers: Sequence[str] = ()
+) -> Iterator[Batch]:
+    """All slices in their order, once."""
+    slices = (item for group in range(len(shards.groups)) for item in _slices(shards, group, singers))
+    yield from _batched(slices, normalisation, batch_size)
+
+
+def shuffled_batches(
+    shards: Shards,
+    normalisation: Normalisation,
+    batch_size: int,
+    singers: Sequence[str] = (),
+    *,
+    seed: int,
+    first_epoch: int = 0,
+    window_bytes: int = WINDOW_BYTES,
+) -> Iterator[Batch]:
+    """Epoch after epoch without end, each in an order that depends on nothing but ``seed`` and the epoch's number.
+
+    Row groups are shuffled over the whole data set, then read in windows of ``window_bytes``, and at most one group
+    more, which are shuffled in memory: up to one window the shuffle is uniform. An epoch has :func:`steps_per_epoch`
+    batches.
+    """
+    window_rows = -(-window_bytes // (4 * shards.settings.frames * shards.settings.bands))
+    epoch = first_epoch
+    while True:
+        rng = np.random.default_rng([seed, epoch])
+        windows = _windows(shards, rng.permutation(len(shards.groups)).tolist(), window_rows, singers)
+        yield from _batched(_mixed(windows, rng), normalisation, batch_size)
+        epoch += 1
+
+
+def steps_per_epoch(rows: int, batch_size: int) -> int:
+    """Batches that hold all rows, the last one perhaps not full."""
+    return -(-rows // batch_size)
+
+
+def draw(shards: Shards, count: int, *, seed: int) -> np.ndarray:
+    """At most ``count`` slices at random, from as few row groups as hold them; log-mel (n, frames, bands)."""
+    rng = np.random.default_rng(seed)
+    window = next(_windows(shards, rng.permutation(len(shards.groups)).tolist(), count))
+    return np.stack([window[i][0] for i in np.sort(rng.permutation(len(window))[:count])])
+
+
+class Passage(NamedTuple):
+    """A stretch of a recording."""
+
+    recording: str
+    start_frame: int
+    log_mel: np.ndarray  # (frames, bands)
+
+
+def passages(shards: Shards, count: int, frames: int) -> list[Passage]:
+    """The first stretches of ``frames`` frames of a recording, joined from neighbouring slices.
+
+    At most ``count``, all of one length: shorter, but at least a slice, where no recording is that long.
+    """
+    length = shards.settings.frames
+    runs: list[Passage] = []
+    last: tuple[str, int] | None = None
+    wanted = -(-frames // length)
+    positions = shards.positions()
+    for group in range(len(shards.groups)):
+        for mel in shards.read_group(group):
+            recording, start = next(positions)
+            if last != (recording, start - length) or len(runs[-1].log_mel) >= wanted * length:
+                runs.append(Passage(recording, start, mel))
+            else:
+                runs[-1] = runs[-1]._replace(log_mel=np.concatenate([runs[-1].log_mel, mel]))
+            last = (recording, start)
+        if sum(len(run.log_mel) >= wanted * length for run in runs) >= count:
+            break
+    longest = max(len(run.log_mel) for run in runs)
+    return [run._replace(log_mel=run.log_mel[:frames]) for run in runs if len(run.log_mel) == longest][:count]
+
+
+Item: TypeAlias = tuple[np.ndarray, int]  # a slice (frames, bands) and the place of its singer
+
+
+def _slices(shards: Shards, group: int, singers: Sequence[str]) -> list[Item]:
+    mels = list(shards.read_group(group))
+    if not singers:
+        return [(mel, 0) for mel in mels]
+    places = {name: place for place, name in enumerate(singers)}
+    names = shards.read_singers(group)
+    unknown = set(names) - set(places)
+    if unknown:
+        path = shards.paths[shards.groups[group].shard]
+        raise UnknownSinger(f"{path}: singer {min(unknown)!r} is none of {', '.join(singers)}")
+    return [(mel, places[name]) for mel, name in zip(mels, names, strict=True)]
+
+
+def _windows(shards: Shards, order: list[int], rows: int, singers: Sequence[str] = ()) -> Iterator[list[Item]]:
+    """At least ``rows`` slices at a time, whole row groups; views of what was read, so that nothing is held twice."""
+    window: list[Item] = []
+    for group in order:
+        window.extend(_slices(shards, group, singers))
+        if len(window) >= rows:
+            yield window
+            window = []
+    if window:
+        yield window
+
+
+def _mixed(windows: Iterator[list[Item]], rng: np.random.Generator) -> Iterator[Item]:
+    """The slices of each window in random order."""
+    for window in windows:
+        for i in rng.permutation(len(window)).tolist():
+            yield window[i]
+        window.clear()  # before the next one is read, not after
+
+
+def _batched(slices: Iterator[Item], normalisation: Normalisation, size: int) -> Iterator[Batch]:
+    """``size`` slices at a time, the last time fewer; each is copied at once, or it would keep its whole row group."""
+    for first in slices:
+        x = np.zeros((size, *first[0].shape), np.float32)
+        weights, singers = np.zeros(size, np.float32), np.zeros(size, np.int32)
+        count = 0
+        for mel, singer in itertools.chain([first], itertools.islice(slices, size - 1)):
+            x[count], singers[count] = mel, singer
+            count += 1
+        x[:count] = normalisation.normalise(x[:count])
+        weights[:count] = 1
+        yield Batch(x, weights, singers)

@@ -1,0 +1,1 @@
+"""Training one tier: optimiser and loop, checkpoints, several devices, what it costs."""

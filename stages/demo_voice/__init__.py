@@ -1,0 +1,1 @@
+"""The built-in singer: a synthetic voice, the melodies and syllables she sings."""

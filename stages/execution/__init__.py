@@ -1,0 +1,1 @@
+"""Where work is done: this machine's cores, a Dask cluster, several training processes. It changes no result."""

@@ -1,0 +1,82 @@
+"""Pictures of a piece of audio that share one axis of time, with no axes drawn in: a page lays them over.
+
+The signal of a spectrogram (frames, bands) lasts ``(frames - 1) * hop_length`` samples; frame ``t`` is centred on
+sample ``t * hop_length``.
+"""
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.colors import to_hex
+from matplotlib.ticker import MaxNLocator
+from PIL import Image
+
+from melnet.audio.spectrogram import log_mel, log_mel_error
+from melnet.data.atomic import written
+from stages.figures import COLOUR_RANGE, COLOURS, TICKS_HZ
+from stages.parameters import Mel
+
+TIME_TICKS = 5  # at most; more would touch on a phone
+TICK_DISTANCE = 0.12  # least distance of two frequency labels, as a share of the picture's height
+OUTLINE_HEIGHT = 100  # units of an outline from full scale to full scale
+
+
+def colour_range(log_mels: list[np.ndarray]) -> tuple[float, float]:
+    """Log-mel values of the darkest and the brightest colour, for pictures that are to be compared."""
+    low, high = np.percentile(np.concatenate([mel.ravel() for mel in log_mels]), COLOUR_RANGE)
+    return float(low), float(max(high, low + 1e-3))
+
+
+def colour_steps(count: int) -> list[str]:
+    """Colours from the lowest value to the highest, as ``#rrggbb``."""
+    return [to_hex(colour) for colour in matplotlib.colormaps[COLOURS](np.linspace(0, 1, count))]
+
+
+def save_spectrogram(path: Path, mel: np.ndarray, limits: tuple[float, float]) -> None:
+    """Write log-mel (frames, bands) as PNG, a pixel per element, low bands at the bottom; same values, same bytes."""
+    low, high = limits
+    shades = np.clip((mel - low) / (high - low) * 255, 0, 255).round().astype(np.uint8)
+    image = Image.fromarray(np.ascontiguousarray(shades.T[::-1]))
+    image.putpalette(matplotlib.colormaps[COLOURS](np.arange(256), bytes=True)[:, :3].tobytes())
+    with written(path) as temporary:
+        image.save(temporary, format="PNG")
+
+
+def outline(signal: np.ndarray, bins: int) -> str:
+    """The signal as a closed SVG path through the extremes of ``bins`` parts.
+
+    Coordinates are whole numbers from 0 to ``bins`` and, for amplitudes from 1 to −1, from 0 to OUTLINE_HEIGHT.
+    """
+    starts = np.linspace(0, len(signal), min(len(signal), bins), endpoint=False).astype(int)
+    high, low = np.maximum.reduceat(signal, starts), np.minimum.reduceat(signal, starts)
+    heights = ((1 - np.concatenate([high, low[::-1]])) / 2 * OUTLINE_HEIGHT).round().astype(int)
+    places = np.linspace(0, bins, len(starts)).round().astype(int)
+    return f"M{'L'.join(f'{x},{y}' for x, y in zip([*places, *places[::-1]], heights, strict=True))}Z"
+
+
+def time_ticks(seconds: float) -> list[float]:
+    """Round numbers of seconds from 0 to the end."""
+    ticks = MaxNLocator(TIME_TICKS, steps=[1, 2, 5, 10]).tick_values(0, seconds)
+    return [float(tick) for tick in ticks if 0 <= tick <= seconds]
+
+
+def frequency_ticks(edges_hz: np.ndarray) -> list[tuple[int, float]]:
+    """Round frequencies in Hz and their heights in the picture, from 0 (bottom) to 1, for bands with these edges."""
+    centres = edges_hz[1:-1]
+    ticks: list[tuple[int, float]] = []
+    for hz in TICKS_HZ:
+        height = float((np.interp(hz, centres, np.arange(len(centres))) + 0.5) / len(centres))
+        if centres[0] <= hz <= centres[-1] and (not ticks or height - ticks[-1][1] >= TICK_DISTANCE):
+            ticks.append((hz, height))
+    return ticks
+
+
+def inversion_error(signal: np.ndarray, target: np.ndarray, mel: Mel, sample_rate: int) -> float:
+    """Mean absolute difference in nats of a signal's log-mel from the one (frames, bands) that it was made of.
+
+    The level of the signal does not count: it is first given the mel power of ``target``.
+    """
+    present = log_mel(signal, mel, sample_rate)
+    level = np.sqrt(np.exp(target).sum() / np.exp(present).sum())
+    return log_mel_error(log_mel((level * signal).astype(np.float32), mel, sample_rate), target)

@@ -1,0 +1,102 @@
+"""What the report says of the corpus and of the metrics, as plain values for its templates."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from melnet.data.shards import Shards
+from stages.command import CLEAN
+from stages.corpus.files import MANIFEST
+
+REJECTS_LISTED = 200
+LEVEL_STEP = 3  # dB of a bar
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar of a histogram."""
+
+    label: str
+    count: int
+    share: float  # of the highest bar
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric reads."""
+
+    meaning: str
+    lower_is_better: bool = False
+
+
+METRICS = {
+    "nll": Metric("model, test split, nats per element", lower_is_better=True),
+    "baseline_band_nll": Metric("mixture of Gaussians per band: nothing of time and other bands"),
+    "baseline_previous_frame_nll": Metric("linear regression on the frame before"),
+    "nll_above_floor": Metric("model, without the elements on the log floor", lower_is_better=True),
+    "baseline_band_nll_above_floor": Metric("mixture per band, without the floor"),
+    "baseline_previous_frame_nll_above_floor": Metric("regression, without the floor"),
+    "tiers": Metric("model, of the elements that this tier models", lower_is_better=True),
+    "floored": Metric("share of elements on the log floor (silence)"),
+    "frechet": Metric("Fréchet distance of generated frames from the test split", lower_is_better=True),
+    "frechet_train": Metric("the same of the train split: as good as it gets"),
+    "frechet_band_baseline": Metric("the same of samples of the mixture per band"),
+    "frechet_by_singer": Metric("samples of the first from test recordings of the second singer"),
+    "log_mel_error_copy": Metric("what Griffin-Lim costs on recordings: nats between their log-mel and that of a copy"),
+    "log_mel_error_generated": Metric("the same on the samples"),
+    "best_epoch": Metric("epoch that was kept"),
+    "loss": Metric("train split in that epoch, nats per element", lower_is_better=True),
+    "val_loss": Metric("validation split in that epoch, nats per element", lower_is_better=True),
+}
+
+
+def meanings(names: Iterable[str]) -> dict[str, Metric]:
+    """Of metrics, nested ones as ``tiers.tier-1``; without those nothing is known of."""
+    known = {name: METRICS.get(name.split(".")[0]) for name in names}
+    return {name: metric for name, metric in known.items() if metric}
+
+
+def corpus(shards: dict[str, Shards]) -> dict[str, Any]:
+    """Lengths, rejects, levels and split of the corpus."""
+    rows = pq.read_table(CLEAN / MANIFEST).to_pylist()
+    used = [row for row in rows if row["status"] == "ok"]
+    rejected = [row for row in rows if row["status"] != "ok"]
+    return {
+        "recordings": len(used),
+        "hours": sum(row["seconds_out"] for row in used) / 3600,
+        "rates": sorted({row["source_rate"] for row in used}),
+        "attenuated": sum(row["gain"] < 1 for row in used),
+        "rejected": [(row["path"], row["reason"]) for row in rejected[:REJECTS_LISTED]],
+        "rejected_count": len(rejected),
+        "rms": histogram([decibels(row["rms"]) for row in used]),
+        "peak": histogram([decibels(row["peak"]) for row in used]),
+        "split": _split(shards),
+    }
+
+
+def decibels(amplitude: float) -> float:
+    """dB relative to full scale."""
+    return 20 * math.log10(amplitude)
+
+
+def histogram(levels: list[float]) -> list[Bar]:
+    """Bars of LEVEL_STEP dB from the lowest level to the highest, empty ones between them included."""
+    bins = [math.floor(level / LEVEL_STEP) for level in levels]
+    found = Counter(bins)
+    counts = {i: found[i] for i in range(min(bins), max(bins) + 1)}
+    highest = max(counts.values())
+    return [Bar(f"{i * LEVEL_STEP} to {(i + 1) * LEVEL_STEP}", count, count / highest) for i, count in counts.items()]
+
+
+def _split(shards: dict[str, Shards]) -> list[dict[str, Any]]:
+    slices = {split: len(part) for split, part in shards.items()}
+    settings = shards["train"].settings
+    seconds = settings.frames * settings.mel.hop_length / settings.sample_rate
+    return [
+        {"name": split, "slices": count, "minutes": count * seconds / 60, "share": count / sum(slices.values())}
+        for split, count in slices.items()
+    ]

@@ -1,0 +1,60 @@
+"""What training takes, worked out beforehand, against figures that were measured or follow from the layers."""
+
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from melnet.model.tier import Tier
+from melnet.training.cost import cost, costs
+from stages.parameters import Params, load_params
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_a_step_of_the_reference_tier_is_90_gflop():
+    """4 layers of 64, K = 10, batch 16 of 50 x 32: what the benchmark of the training step divides by."""
+    tier = Tier(bands=32, layers=4, hidden=64, components=10, min_sigma=0.02)
+    found = cost(tier, 16, 50)
+    assert found.flop / 1e9 == pytest.approx(90, rel=0.05)
+    assert found.weights == tier.count_params()
+    assert cost(tier, 32, 50).flop == 2 * found.flop
+
+
+def test_memory_grows_with_what_is_kept_and_with_the_weights():
+    small, deep, wide = (
+        cost(Tier(bands=32, layers=layers, hidden=hidden, components=10, min_sigma=0.02), 16, 50).memory
+        for layers, hidden in ((2, 64), (4, 64), (2, 128))
+    )
+    assert 1.9 < deep / small < 2.1
+    assert 1.9 < wide / small < 2.3
+
+
+def test_recomputing_takes_less_memory_for_the_same_flop():
+    options = {"bands": 32, "layers": 2, "hidden": 32, "components": 5, "min_sigma": 0.02}
+    kept, again = (cost(Tier(**options, recompute=recompute), 16, 50) for recompute in (False, True))
+    assert 0.5 < again.memory / kept.memory < 0.8
+    assert again.weights == kept.weights
+
+
+def params(**model):
+    content = YAML(typ="safe").load(ROOT / "params/three-tiers.yaml")
+    content["model"].update(model)
+    return Params.model_validate(content)
+
+
+def test_each_tier_has_its_shape():
+    found = costs(load_params(ROOT / "params/three-tiers.yaml"))
+    assert {name: tier.shape for name, tier in found.items()} == {
+        "tier-1": (32, 32),
+        "tier-2": (32, 32),
+        "tier-3": (64, 32),
+    }
+    assert found["tier-2"].flop < found["tier-3"].flop
+
+
+def test_a_gru_is_smaller_than_an_lstm_and_a_singer_adds_weights():
+    plain, gru, singers = (costs(params(**change)) for change in ({}, {"cell": "gru"}, {"condition_on": "singer"}))
+    for name in plain:
+        assert gru[name].weights < 0.85 * plain[name].weights
+        assert plain[name].weights < singers[name].weights < 1.05 * plain[name].weights

@@ -1,0 +1,180 @@
+"""Training: it learns, halves its rate on time, keeps its best epoch, and a kill leaves no trace in the result."""
+
+import keras
+import numpy as np
+import pytest
+
+from melnet.data.dataset import Normalisation
+from melnet.data.shards import Settings, Shards, ShardWriter
+from melnet.model.tier import Tier
+from melnet.training.fit import Progress, Replayed, TrainingDiverged, finished_epochs, fit, learning_rate
+from stages.parameters import Mel, Train
+from tests.weights import fixed
+
+FRAMES, BANDS = 6, 4
+MEL = Mel(n_fft=512, hop_length=128, n_mels=BANDS, fmin=100.0, fmax=3000.0, floor=1e-5)
+SETTINGS = Train(
+    epochs=4,
+    batch_size=8,
+    learning_rate=5e-3,
+    momentum=0.9,
+    halve_every=2,
+    clip_norm=1.0,
+    average=0.8,
+    recompute=False,
+    seed=3,
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Slow waves with noise, 44 and 12 slices: something to learn, and batches that are not full."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("shards")
+    for split, count in (("train", 44), ("valid", 12)):
+        phase = rng.uniform(0, 6.28, size=(count, 1, 1))
+        time, band = np.arange(FRAMES)[:, None], np.arange(BANDS)
+        x = np.sin(phase + time + 0.5 * band) + 0.1 * rng.normal(size=(count, FRAMES, BANDS))
+        with ShardWriter(folder / split, Settings(frames=FRAMES, sample_rate=8000, mel=MEL), 100) as writer:
+            writer.write("wave", np.arange(count) * FRAMES, x.astype("float32"))
+    zeros, ones = np.zeros(BANDS, np.float32), np.ones(BANDS, np.float32)
+    plain = Normalisation(zeros, ones, -ones, ones)
+    return Shards(folder / "train"), Shards(folder / "valid"), plain
+
+
+def new_tier():
+    return fixed(Tier(bands=BANDS, layers=1, hidden=6, components=2, min_sigma=0.02))
+
+
+def trained(data, path, callbacks=(), settings=SETTINGS, fingerprint="a"):
+    tier, progress = new_tier(), Progress(path, fingerprint)
+    fit(tier, *data, settings=settings, progress=progress, callbacks=callbacks)
+    return tier, progress
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data, tmp_path_factory):
+    return trained(data, tmp_path_factory.mktemp("run") / "tier.npz")
+
+
+class Kill(keras.callbacks.Callback):
+    """Stops a training within an epoch, as a signal would."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.now = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.now == self.epoch and batch == 2:
+            raise KeyboardInterrupt
+
+
+def test_it_learns_and_keeps_the_best_epoch(undisturbed):
+    tier, progress = undisturbed
+    losses = [epoch["val_loss"] for epoch in progress.history]
+    assert [epoch["epoch"] for epoch in progress.history] == [1, 2, 3, 4]
+    assert min(losses) < losses[0] - 0.05
+    assert progress.best_epoch["val_loss"] == min(losses)
+    for kept, weight in zip(progress.best, tier.get_weights(), strict=True):
+        np.testing.assert_array_equal(kept, weight)
+
+
+def test_the_average_is_kept_not_the_last_step(data, undisturbed, tmp_path):
+    """With nothing of the old in it, the average is the last step itself. And one that does not save leaves no file."""
+    settings = SETTINGS.model_copy(update={"epochs": 1, "average": 0.0})
+    progress = Progress(tmp_path / "tier.npz", "a", saves=False)
+    fit(new_tier(), *data, settings=settings, progress=progress)
+    (last,), averaged = progress.history, undisturbed[1].history[0]
+    assert last["loss"] == averaged["loss"]
+    assert last["val_loss"] != averaged["val_loss"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_reported_validation_loss_is_that_of_the_slices(data, undisturbed):
+    """Though the last batch is filled up: the mean over slices, not over batches."""
+    from melnet.backend import compiled
+    from melnet.model.mixture import negative_log_likelihood
+
+    tier, progress = undisturbed
+    x = data[1].read_all()
+    nll = compiled(lambda x: negative_log_likelihood(x, tier({"x": x}), tier.min_sigma))(x)
+    assert float(np.mean(nll)) == pytest.approx(progress.best_epoch["val_loss"], abs=1e-5)
+
+
+def test_every_validation_is_of_all_slices_once(data, tmp_path):
+    """Of weights that stay as they are, whatever the epoch: with more batches than Keras looks at first."""
+    still = SETTINGS.model_copy(update={"learning_rate": 1e-30, "batch_size": 2, "epochs": 4})
+    _, progress = trained(data, tmp_path / "tier.npz", settings=still)
+    assert len({epoch["val_loss"] for epoch in progress.history}) == 1
+
+
+def test_a_replayed_stream_gives_the_batch_that_is_asked_for():
+    replayed = Replayed(lambda: iter("abcdef"), 6)
+    assert len(replayed) == 6
+    assert "".join(replayed[index] for index in (0, 1, 2, 0, 1, 1, 5, 0, 3, 4, 5)) == "abcabbfadef"
+
+
+class Poison(keras.callbacks.Callback):
+    """A weight that is no number, from the third epoch on."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 2:
+            weight = self.model.trainable_variables[0]
+            weight.assign(weight * np.nan)
+
+
+def test_one_that_diverged_and_was_killed_ends_as_if_undisturbed(data, undisturbed, tmp_path):
+    path = tmp_path / "tier.npz"
+    with pytest.raises(TrainingDiverged, match=r"became nan at step 1 .* lower train\.learning_rate"):
+        trained(data, path, [Poison()])
+    good = Progress(path, "a")
+    assert good.history == undisturbed[1].history[:2]
+    assert all(np.isfinite(array).all() for array in good.best)
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(data, path, [Kill(3)])
+    assert len(Progress(path, "a").history) == 3
+
+    tier, progress = trained(data, path)
+    assert progress.history == undisturbed[1].history
+    for resumed, whole in zip(tier.get_weights(), undisturbed[0].get_weights(), strict=True):
+        np.testing.assert_array_equal(resumed, whole)
+
+
+def test_another_fingerprint_starts_afresh(undisturbed):
+    path = undisturbed[1].path
+    assert len(Progress(path, "a").history) == 4
+    assert Progress(path, "b").history == []
+    assert (finished_epochs(path, "a"), finished_epochs(path, "b")) == (4, 0)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a zip file", b"PK\x03\x04 broken"])
+def test_a_damaged_checkpoint_starts_afresh(tmp_path, content, capsys):
+    path = tmp_path / "tier.npz"
+    path.write_bytes(content)
+    assert Progress(path, "a").history == []
+    assert finished_epochs(path, "a") == 0
+    assert str(path) in capsys.readouterr().err
+
+
+def test_rate_is_halved_exactly(undisturbed):
+    rates = [epoch["learning_rate"] for epoch in undisturbed[1].history]
+    assert rates == pytest.approx([5e-3, 5e-3, 2.5e-3, 2.5e-3])
+    settings = SETTINGS.model_copy(update={"learning_rate": 7e-4, "halve_every": 10})
+    assert [learning_rate(settings, epoch) for epoch in (0, 9, 10, 19, 20, 30)] == [
+        7e-4,
+        7e-4,
+        3.5e-4,
+        3.5e-4,
+        1.75e-4,
+        0.875e-4,
+    ]
+
+
+def test_a_loss_that_is_no_number_stops_at_once(data, tmp_path):
+    wild = SETTINGS.model_copy(update={"learning_rate": 1e30, "clip_norm": 1e30})
+    with pytest.raises(TrainingDiverged, match=r"at step \d+ .* learning rate 1e\+30"):
+        trained(data, tmp_path / "tier.npz", settings=wild)
