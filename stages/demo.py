@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import soundfile as sf
 
-from melnet.data.atomic import written_folder
+from melnet.data.atomic import atomic_folder
 from stages.command import main
 from stages.demo_voice.voice import song
 from stages.parameters import Demo, Params
@@ -25,7 +25,7 @@ def demo(params: Params) -> None:
     settings = params.demo
     print(f"{settings.files} songs of one voice, {settings.minutes:g} minutes at {settings.sample_rate} Hz", flush=True)
     digits = max(2, len(str(settings.files)))
-    with written_folder(DEMO, needed=int(settings.minutes * 60 * settings.sample_rate * 2)) as folder:
+    with atomic_folder(DEMO, needed=int(settings.minutes * 60 * settings.sample_rate * 2)) as folder:
         seconds = sum(
             write_song(folder / f"song-{number:0{digits}}.wav", settings, number)
             for number in progress(range(1, settings.files + 1), total=settings.files, label="demo", unit="files")

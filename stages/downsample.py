@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from melnet.audio.convert import convert, inspect
 from melnet.audio.integrity import NotAudio, UnusableAudio
-from melnet.data.atomic import NoSpace, size, written_folder
+from melnet.data.atomic import NoSpace, atomic_folder, size
 from stages.command import CLEAN, StageError, main
 from stages.corpus.files import MANIFEST, SCHEMA, UNREADABLE, Found, named_audio, output_names, singer, text, walk
 from stages.corpus.remote import fetched, is_url, walk_url
@@ -78,7 +78,7 @@ def downsample(params: Params) -> None:
     print(f"{len(found)} files below {corpus}, to mono FLAC at {params.downsample.sample_rate} Hz", flush=True)
     rows: list[Row] = []
     try:
-        with written_folder(CLEAN) as folder:
+        with atomic_folder(CLEAN) as folder:
             rows.extend(_converted(found, folder, params))
             used = [row for row in rows if row.status == "ok"]
             rejected = [row for row in rows if row.status == "rejected" and named_audio(Path(row.path))]

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 SMALL = {
     "demo": {"minutes": 0.6, "files": 3},
     "slice": {"frames": 20, "block_seconds": 3.0},
-    "model": {"mixture": 2, "tiers": {"tier-1": {"layers": 1, "hidden": 8}}},
+    "model": {"num_components": 2, "tiers": {"tier-1": {"layers": 1, "hidden": 8}}},
     "train": {"epochs": 2},
     "generate": {"count": 2, "frames": 30, "griffin_lim_iterations": 2},
 }

@@ -16,7 +16,7 @@ import soundfile
 import soxr
 
 from melnet.audio.integrity import NotAudio, UnusableAudio, whole_frames
-from melnet.data.atomic import written
+from melnet.data.atomic import atomic_write
 
 BLOCK = 2**17  # samples of all channels decoded at a time
 RESAMPLED_BLOCK = 2**20  # samples that a decoded block may become
@@ -247,7 +247,7 @@ def write_wav(path: Path, samples: np.ndarray, sample_rate: int, *, normalise: b
     peak = np.abs(samples).max(initial=0)
     if normalise and peak > 0:
         samples = samples / peak * 0.95
-    with written(path) as temporary:
+    with atomic_write(path) as temporary:
         try:
             soundfile.write(os.fspath(temporary), samples, sample_rate, "PCM_16", format="WAV")
         except soundfile.LibsndfileError as error:

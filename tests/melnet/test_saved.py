@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from melnet.data.dataset import Normalisation
-from melnet.saved import Description, ModelError, build_tier, load, save_description, save_tier
+from melnet.saved import ModelConfig, ModelError, build_tier, load, save_config, save_tier
 from stages.parameters import Mel, Model, Tier
 
 BANDS = 4
 TIERS = {"tier-1": Tier(layers=1, hidden=3), "tier-2": Tier(layers=2, hidden=2, feature_layers=1)}
 MODEL = Model(cell="gru", mixture=2, min_sigma=0.05, condition_on="singer", tiers=TIERS)
-DESCRIPTION = Description.of(
+DESCRIPTION = ModelConfig.of(
     MODEL,
     sample_rate=8000,
     frames=6,
@@ -23,7 +23,7 @@ DESCRIPTION = Description.of(
 
 
 def save(folder, tiers=None):
-    save_description(folder, DESCRIPTION)
+    save_config(folder, DESCRIPTION)
     for name, settings in TIERS.items():
         tier = (tiers or {}).get(name) or build_tier(DESCRIPTION, name, settings)
         save_tier(folder, DESCRIPTION, name, settings, tier)

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from melnet.data.band_statistics import Moments
+from melnet.data.band_statistics import BandStatistics
 from melnet.data.shards import Settings, ShardWriter
 from stages.parameters import load_params
 
 ROOT = Path(__file__).parents[2]
 SMALL = {
     "slice": {"frames": 10},
-    "model": {"mixture": 2, "tiers": {"tier-1": {"layers": 1, "hidden": 6}}},
+    "model": {"num_components": 2, "tiers": {"tier-1": {"layers": 1, "hidden": 6}}},
     "train": {"epochs": 2, "batch_size": 8},
     "generate": {"count": 2, "frames": 12, "griffin_lim_iterations": 2},
 }
@@ -46,7 +46,7 @@ def write_shards(folder, params, counts, singers=("",)):
                 starts = np.arange(count)[turn :: len(singers)] * frames
                 writer.write("wave.wav", starts, mels[turn :: len(singers)] + turn, singer)
         if split == "train":
-            moments = Moments.of(mels)
+            moments = BandStatistics.of(mels)
     columns = {name: getattr(moments, name).tolist() for name in ("mean", "std", "low", "high")}
     (folder / "normalisation.json").write_text(json.dumps(columns))
     (folder / "singers.json").write_text(json.dumps({"singers": sorted(set(singers))}))

@@ -7,7 +7,7 @@ import pytest
 from melnet.data.dataset import Normalisation
 from melnet.data.shards import Settings, Shards, ShardWriter
 from melnet.model.tier import Tier
-from melnet.training.fit import Progress, Replayed, TrainingDiverged, finished_epochs, fit, learning_rate
+from melnet.training.fit import Checkpoint, Replayed, TrainingDiverged, finished_epochs, fit, learning_rate
 from stages.parameters import Mel, Train
 from tests.weights import fixed
 
@@ -18,9 +18,9 @@ SETTINGS = Train(
     batch_size=8,
     learning_rate=5e-3,
     momentum=0.9,
-    halve_every=2,
+    lr_halving_epochs=2,
     clip_norm=1.0,
-    average=0.8,
+    ema_decay=0.8,
     recompute=False,
     seed=3,
 )
@@ -47,7 +47,7 @@ def new_tier():
 
 
 def trained(data, path, callbacks=(), settings=SETTINGS, fingerprint="a"):
-    tier, progress = new_tier(), Progress(path, fingerprint)
+    tier, progress = new_tier(), Checkpoint(path, fingerprint)
     fit(tier, *data, settings=settings, progress=progress, callbacks=callbacks)
     return tier, progress
 
@@ -84,8 +84,8 @@ def test_it_learns_and_keeps_the_best_epoch(undisturbed):
 
 def test_the_average_is_kept_not_the_last_step(data, undisturbed, tmp_path):
     """With nothing of the old in it, the average is the last step itself. And one that does not save leaves no file."""
-    settings = SETTINGS.model_copy(update={"epochs": 1, "average": 0.0})
-    progress = Progress(tmp_path / "tier.npz", "a", saves=False)
+    settings = SETTINGS.model_copy(update={"epochs": 1, "ema_decay": 0.0})
+    progress = Checkpoint(tmp_path / "tier.npz", "a", saves=False)
     fit(new_tier(), *data, settings=settings, progress=progress)
     (last,), averaged = progress.history, undisturbed[1].history[0]
     assert last["loss"] == averaged["loss"]
@@ -130,13 +130,13 @@ def test_one_that_diverged_and_was_killed_ends_as_if_undisturbed(data, undisturb
     path = tmp_path / "tier.npz"
     with pytest.raises(TrainingDiverged, match=r"became nan at step 1 .* lower train\.learning_rate"):
         trained(data, path, [Poison()])
-    good = Progress(path, "a")
+    good = Checkpoint(path, "a")
     assert good.history == undisturbed[1].history[:2]
     assert all(np.isfinite(array).all() for array in good.best)
 
     with pytest.raises(KeyboardInterrupt):
         trained(data, path, [Kill(3)])
-    assert len(Progress(path, "a").history) == 3
+    assert len(Checkpoint(path, "a").history) == 3
 
     tier, progress = trained(data, path)
     assert progress.history == undisturbed[1].history
@@ -146,8 +146,8 @@ def test_one_that_diverged_and_was_killed_ends_as_if_undisturbed(data, undisturb
 
 def test_another_fingerprint_starts_afresh(undisturbed):
     path = undisturbed[1].path
-    assert len(Progress(path, "a").history) == 4
-    assert Progress(path, "b").history == []
+    assert len(Checkpoint(path, "a").history) == 4
+    assert Checkpoint(path, "b").history == []
     assert (finished_epochs(path, "a"), finished_epochs(path, "b")) == (4, 0)
 
 
@@ -155,7 +155,7 @@ def test_another_fingerprint_starts_afresh(undisturbed):
 def test_a_damaged_checkpoint_starts_afresh(tmp_path, content, capsys):
     path = tmp_path / "tier.npz"
     path.write_bytes(content)
-    assert Progress(path, "a").history == []
+    assert Checkpoint(path, "a").history == []
     assert finished_epochs(path, "a") == 0
     assert str(path) in capsys.readouterr().err
 
@@ -163,7 +163,7 @@ def test_a_damaged_checkpoint_starts_afresh(tmp_path, content, capsys):
 def test_rate_is_halved_exactly(undisturbed):
     rates = [epoch["learning_rate"] for epoch in undisturbed[1].history]
     assert rates == pytest.approx([5e-3, 5e-3, 2.5e-3, 2.5e-3])
-    settings = SETTINGS.model_copy(update={"learning_rate": 7e-4, "halve_every": 10})
+    settings = SETTINGS.model_copy(update={"learning_rate": 7e-4, "lr_halving_epochs": 10})
     assert [learning_rate(settings, epoch) for epoch in (0, 9, 10, 19, 20, 30)] == [
         7e-4,
         7e-4,
