@@ -73,7 +73,7 @@ def _prime(settings: Generate, config: ModelConfig) -> Prime | None:
     try:
         return read_prime(Path(settings.prime), settings.prime_seconds, config.mel, config.frames)
     except UnusableAudio as error:
-        raise StageError(f"generate.prime: {error} (see also generate.prime_seconds)") from error
+        raise StageError(f"generate.prime: {error}") from error
 
 
 def _singers(settings: Generate, config: ModelConfig) -> list[str]:

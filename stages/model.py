@@ -10,10 +10,10 @@ import re
 import time
 
 from melnet.data.dataset import Normalisation
-from melnet.data.shards import ShardError, Shards, ShardSpec
+from melnet.data.shards import ShardError, Shards
 from melnet.saved import ModelConfig, save_config
 from stages.command import StageError, main
-from stages.parameters import Model, Params
+from stages.parameters import Params
 from stages.paths import METRICS, MODELS, PLOTS, SHARDS
 
 TIER_FOLDERS = (MODELS, MODELS / "tiers", METRICS / "train", METRICS / "history", PLOTS / "training")
@@ -35,27 +35,20 @@ def model(params: Params) -> None:
                 "model.condition_on: singer, but recordings lie directly in corpus.path: the first folder below it "
                 "names the singer"
             )
-    config = model_config(settings, spec, singers, Normalisation.read(SHARDS / "normalisation.json"))
+    config = ModelConfig(
+        mel=spec.mel,
+        frames=spec.frames,
+        tiers=settings.tier_names,
+        singers=singers,
+        normalisation=Normalisation.read(SHARDS / "normalisation.json"),
+        **settings.model_dump(include={"cell", "num_components", "min_sigma"}),
+    )
     save_config(MODELS, config)
     _remove_other_tiers(config.tiers)
     known = f", {len(singers)} singers" if singers else ""
     print(
         f"{MODELS / 'melnet.json'}: {len(config.tiers)} tiers of {config.cell.upper()}s{known}; "
         f"{time.monotonic() - started:.0f} s"
-    )
-
-
-def model_config(settings: Model, spec: ShardSpec, singers: list[str], normalisation: Normalisation) -> ModelConfig:
-    """The configuration of the model that the section ``model`` describes, for shards of this kind."""
-    return ModelConfig(
-        mel=spec.mel,
-        frames=spec.frames,
-        cell=settings.cell,
-        num_components=settings.num_components,
-        min_sigma=settings.min_sigma,
-        tiers=settings.tier_names,
-        singers=singers,
-        normalisation=normalisation,
     )
 
 

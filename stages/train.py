@@ -19,7 +19,7 @@ import pandas as pd
 
 from melnet.data.atomic import atomic_write, write_json
 from melnet.data.dataset import Normalisation, ProcessShard, UnknownSinger, steps_per_epoch
-from melnet.data.shards import ShardError, Shards, ShardSpec
+from melnet.data.shards import ShardError, Shards
 from melnet.saved import ModelConfig, ModelError, TierConfig, build_tier, load_config, save_tier
 from melnet.training import devices
 from melnet.training.checkpoint import Checkpoint, finished_epochs
@@ -175,11 +175,14 @@ def _logs(folder: Path, checkpoint: Checkpoint) -> list[keras.callbacks.Callback
 
 def model_costs(params: Params) -> dict[str, Cost]:
     """What training each tier of the model takes; with singers, for two of them."""
-    from stages.model import model_config  # here, since training itself does not need it
-
-    singers = ["first", "second"] if params.model.condition_on else []
-    spec = ShardSpec(params.slice.frames, params.mel_spec)
-    config = model_config(params.model, spec, singers, Normalisation.identity(params.mel.n_mels))
+    config = ModelConfig(
+        mel=params.mel_spec,
+        frames=params.slice.frames,
+        tiers=params.model.tier_names,
+        singers=["first", "second"] if params.model.condition_on else [],
+        normalisation=Normalisation.identity(params.mel.n_mels),
+        **params.model.model_dump(include={"cell", "num_components", "min_sigma"}),
+    )
     tiers = {name: TierConfig(**tier.model_dump()) for name, tier in params.model.tiers.items()}
     return costs(config, tiers, params.train.batch_size, params.train.recompute)
 

@@ -4,7 +4,7 @@ With ``melnet/backend.py`` the only module that knows which backend Keras runs o
 it is imported where it is needed, and no stage of the graph depends on it.
 """
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from types import MethodType
 from typing import Any
 
@@ -30,15 +30,24 @@ def _tensorflow_devices() -> list[str]:
 
 
 def on_all_devices() -> AbstractContextManager[Any]:
-    """Within it, what is built has its variables on every device, and batches are divided between all devices.
+    """Context in which models are built for all devices, if there are several; batches are then divided among them.
 
     TensorFlow's ``MirroredStrategy`` or JAX's data parallel distribution; each process feeds its own part of a batch.
     """
+    if device_count() == 1:
+        return nullcontext()
     if keras.backend.backend() == "jax":
         return keras.distribution.DataParallel(auto_shard_dataset=False).scope()
     import tensorflow
 
     return tensorflow.distribute.MirroredStrategy(_tensorflow_devices()).scope()
+
+
+def is_distributed(model: keras.Model) -> bool:
+    """Whether a model was built for several devices, in :func:`on_all_devices`."""
+    if keras.backend.backend() == "jax":
+        return keras.distribution.distribution() is not None
+    return model.distribute_strategy.num_replicas_in_sync > 1
 
 
 def share_training(model: keras.Model) -> None:

@@ -11,10 +11,11 @@ import pytest
 import soundfile
 from ruamel.yaml import YAML
 
-from stages.command import PARAMS, StageError
+from stages.command import StageError
 from stages.corpus.files import MANIFEST, SCHEMA
 from stages.downsample import Job, convert_file, downsample
 from stages.parameters import load_params
+from stages.paths import PARAMS
 
 OUTPUT = Path("data/24k")
 REPOSITORY = Path(__file__).parents[2]

@@ -21,7 +21,7 @@ class FakeShards:
 
     def __init__(self, sizes, positions=()):
         self.groups, self.sizes = list(sizes), sizes
-        self.settings = SimpleNamespace(frames=FRAMES, bands=BANDS)
+        self.spec = SimpleNamespace(frames=FRAMES, bands=BANDS)
         self._positions = positions
 
     def read_group(self, index):
