@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 
 import keras
-import pandas as pd
+from tabulate import tabulate
 
-from melnet.data.atomic import atomic_write, write_json
+from melnet.data.atomic import write_json
 from melnet.data.dataset import Normalisation, ProcessShard, UnknownSinger, steps_per_epoch
 from melnet.data.shards import ShardError, Shards
 from melnet.saved import ModelConfig, ModelError, TierConfig, build_tier, load_config, save_tier
@@ -144,8 +144,7 @@ def _train_tier(params: Params, config: ModelConfig, name: str, shard: ProcessSh
         return
     save_tier(MODELS, config, name, tier_config, tier)
     write_json(METRICS / "train" / f"{name}.json", checkpoint.metrics())
-    with atomic_write(METRICS / "history" / f"{name}.csv") as temporary:
-        pd.DataFrame(checkpoint.history).to_csv(temporary, index=False, lineterminator="\n")
+    checkpoint.write_history(METRICS / "history" / f"{name}.csv")
     checkpoint.delete()
     best = checkpoint.best_epoch
     print(
@@ -207,8 +206,8 @@ def _described(params: Params) -> str:
         weights, flop = (sum(getattr(tier, name) for tier in found.values()) for name in ("weights", "flop"))
         most = f"{max(tier.peak for tier in found.values()) / 2**30:.1f} GiB at most"
         rows.append(["all", whole, "", "", f"{weights:,}", most, f"{flop / 1e9:,.0f} GFLOP"])
-    columns = ["tier", "frames x bands", "layers", "hidden", "weights", "memory of training", "work per step"]
-    return pd.DataFrame(rows, columns=columns).to_string(index=False, justify="left")
+    headers = ["tier", "frames x bands", "layers", "hidden", "weights", "memory of training", "work per step"]
+    return tabulate(rows, headers, tablefmt="plain", disable_numparse=True)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ continues from it. The order of the batches depends on the seed and the epoch's 
 killed ends with the weights that it would have had undisturbed.
 """
 
+import csv
 import json
 import sys
 import zipfile
@@ -59,6 +60,13 @@ class Checkpoint(keras.callbacks.Callback):
         """Number and losses of the best epoch."""
         best = self.best_epoch
         return {"best_epoch": best["epoch"], "loss": best["loss"], "val_loss": best["val_loss"]}
+
+    def write_history(self, path: Path) -> None:
+        """Write ``history`` as CSV, atomically: a row per epoch, a column per figure."""
+        with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.history[0], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.history)
 
     def _read(self) -> dict[str, list[np.ndarray]]:
         """The arrays that an earlier training with this fingerprint left, and its history; nothing if there is none."""
