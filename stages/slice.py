@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # carries no types
 
 from melnet.audio.convert import read_mono, stored_rate
@@ -27,7 +25,7 @@ from melnet.data.band_statistics import Moments
 from melnet.data.shards import Settings, ShardWriter
 from melnet.data.split import SPLITS, Block, assign, cut, fitting_block, slices_per_block
 from stages.command import CLEAN, SHARDS, StageError, main, write_json
-from stages.corpus.files import MANIFEST, SCHEMA
+from stages.corpus.manifest import read_manifest
 from stages.execution.parallel import parallel
 from stages.parameters import Mel, Params
 
@@ -115,17 +113,8 @@ def slice_recordings(params: Params) -> None:
 
 
 def _recordings(params: Params) -> list[Recording]:
-    manifest = CLEAN / MANIFEST
-    try:
-        table = pq.ParquetFile(manifest).read()  # read_table loads pandas for it
-    except FileNotFoundError as error:
-        raise StageError(f"{manifest} does not exist; the stage downsample makes it") from error
-    except (pa.ArrowException, OSError) as error:
-        raise StageError(f"{manifest} cannot be read: {str(error).splitlines()[0]}") from error
-    if not table.schema.equals(SCHEMA):
-        raise StageError(f"{manifest} has other columns than the stage downsample writes: {table.schema.names}")
     recordings = []
-    for row in table.select(["path", "singer", "output", "status", "seconds_out"]).to_pylist():
+    for row in read_manifest(CLEAN):
         if row["status"] == "ok":
             samples = round(row["seconds_out"] * params.downsample.sample_rate)
             slices = frame_count(samples, params.mel) // params.slice.frames

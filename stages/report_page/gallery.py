@@ -14,7 +14,7 @@ from melnet.audio.spectrogram import log_mel
 from melnet.data.dataset import Passage, passages
 from melnet.data.shards import Shards
 from stages.command import CLEAN, SAMPLES, StageError
-from stages.corpus.files import MANIFEST
+from stages.corpus.manifest import read_manifest
 from stages.parameters import Generate, Mel
 from stages.progress import progress
 from stages.report_page.player_assets import colour_range, inversion_error, outline, save_spectrogram, time_ticks
@@ -95,8 +95,7 @@ def _with_prime(signal: np.ndarray, sung: np.ndarray, mel: Mel, sample_rate: int
 def _recorded(found: list[Passage], settings: Generate, test: Shards) -> Iterator[Piece]:
     """Each passage as recorded, and its copy synthesis: log-mel and back."""
     mel, sample_rate = test.settings.mel, test.settings.sample_rate
-    table = pq.read_table(CLEAN / MANIFEST, columns=["path", "output"])
-    files = dict(zip(table["path"].to_pylist(), table["output"].to_pylist(), strict=True))
+    files = {row["path"]: row["output"] for row in read_manifest(CLEAN)}
     mels = np.stack([passage.log_mel for passage in found])
     copies = mel_to_audio(mels, mel, sample_rate, settings.griffin_lim_iterations, settings.seed)
     for i, (passage, copy) in enumerate(zip(found, copies, strict=True)):

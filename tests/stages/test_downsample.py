@@ -12,8 +12,9 @@ import soundfile
 from ruamel.yaml import YAML
 
 from stages.command import PARAMS, StageError
-from stages.corpus.files import MANIFEST, SCHEMA
-from stages.downsample import Job, convert_file, downsample
+from stages.corpus.conversion import Job, convert_file
+from stages.corpus.manifest import MANIFEST, SCHEMA
+from stages.downsample import downsample
 from stages.parameters import load_params
 
 OUTPUT = Path("data/24k")
@@ -78,7 +79,7 @@ def test_recordings_of_all_kinds(corpus, capsys):
     }
     first, last = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"7 files below .+, to mono FLAC at 24000 Hz", first)
-    told = "6 files used, 0 rejected, 1 others passed over: 0.00 h in, 0.00 h out, in data/24k"
+    told = "6 files used, 0 rejected, 1 others skipped: 0.00 h in, 0.00 h out, in data/24k"
     assert last.rpartition("; ")[0] == told
 
 
@@ -212,11 +213,9 @@ def test_same_stem_twice(corpus):
 def test_a_file_that_must_not_be_read(corpus, monkeypatch):
     tone(corpus / "a.wav")
 
-    settings = load_params(REPOSITORY / PARAMS).downsample
-
     def deny(*arguments, **options):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", deny)
-    row = convert_file(Job(corpus / "a.wav", "a.wav", None, Path("out"), "a.flac", None, settings))
-    assert (row.status, row.reason) == ("rejected", "cannot be read: Permission denied")
+    row = convert_file(Job(corpus / "a.wav", "a.wav", None, Path("out"), "a.flac", None, 24000, 0.5))
+    assert (row["status"], row["reason"]) == ("rejected", "cannot be read: Permission denied")

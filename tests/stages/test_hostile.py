@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from stages.corpus.files import MANIFEST
+from stages.corpus.manifest import MANIFEST
 from stages.downsample import downsample
 from stages.parameters import load_params
 
