@@ -1,7 +1,6 @@
 """The conversion of a corpus to mono FLAC at one rate, file by file, on this machine or on another."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -9,7 +8,7 @@ from melnet.audio.convert import convert, inspect
 from melnet.audio.integrity import NotAudio, UnusableAudio
 from stages.corpus.files import UNREADABLE, Found, as_unicode, output_names, singer, walk
 from stages.corpus.manifest import Row
-from stages.corpus.remote import fetched, is_url, walk_url
+from stages.corpus.remote import is_url, on_disk, walk_url
 
 # Hz; a lower rate comes from a damaged header, and resampling would turn a few bytes into an hour of noise.
 MIN_SOURCE_RATE = 1000
@@ -46,13 +45,10 @@ def jobs(found: list[Found], corpus: str, folder: Path, sample_rate: int, min_se
 def convert_file(job: Job) -> Row:
     """Convert one file; return its row of the manifest, with the reason if the file is rejected."""
     row = {"path": job.name, "singer": job.singer}
-    source: AbstractContextManager[Path] = (
-        fetched(job.source) if isinstance(job.source, str) else nullcontext(job.source)
-    )
     try:
         if job.problem is not None:
             raise UnusableAudio(job.problem)
-        with source as path:
+        with on_disk(job.source) as path:
             return row | {"status": "ok"} | _convert(job, path)
     except UnusableAudio as error:
         reason, suffix = str(error), PurePosixPath(job.name).suffix.lower()

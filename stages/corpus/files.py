@@ -27,7 +27,7 @@ class Found:
 
 
 def walk(root: Path) -> Iterator[Found]:
-    """All files below ``root``, in no particular order; none is opened, since pipes and devices would block.
+    """Yield the files below ``root``, in any order; none is opened, since pipes and devices would block.
 
     Hidden folders are skipped. A folder that cannot be read is yielded with its problem; if it is ``root``, its
     :class:`OSError` is raised.

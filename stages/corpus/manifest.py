@@ -41,13 +41,7 @@ def write_manifest(folder: Path, rows: list[Row]) -> None:
 
 
 def read_manifest(folder: Path) -> list[Row]:
-    """All rows of the manifest of ``folder``, with every column.
-
-    Raises
-    ------
-    StageError
-        There is no manifest, it cannot be read, or it has other columns.
-    """
+    """All rows with every column; :class:`StageError` if the manifest is missing, unreadable or has other columns."""
     path = folder / MANIFEST
     try:
         table = pq.ParquetFile(path).read()  # read_table loads pandas

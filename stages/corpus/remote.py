@@ -17,13 +17,7 @@ def is_url(path: str) -> bool:
 
 
 def walk_url(url: str) -> Iterator[Found]:
-    """All files below a URL, in no particular order; hidden folders are skipped.
-
-    Raises
-    ------
-    StageError
-        The URL cannot be listed.
-    """
+    """Yield the files below a URL, in any order, without hidden folders; :class:`StageError` if it cannot be listed."""
     try:
         system, root = fsspec.core.url_to_fs(url)
         names = system.find(root)
@@ -42,19 +36,19 @@ def walk_url(url: str) -> Iterator[Found]:
 
 
 @contextmanager
-def fetched(url: str) -> Iterator[Path]:
-    """A copy of a file in this machine's TMPDIR, until the block ends.
+def on_disk(source: Path | str) -> Iterator[Path]:
+    """The file itself or, if ``source`` is a URL, a copy in TMPDIR until the block ends.
 
-    Raises
-    ------
-    StageError
-        The file cannot be read. A failing network ends the stage; it never rejects a recording.
+    A URL that cannot be read raises :class:`StageError`: a failing network ends the stage and rejects no recording.
     """
+    if isinstance(source, Path):
+        yield source
+        return
     with tempfile.TemporaryDirectory(prefix="melnet-") as folder:
-        copy = Path(folder) / f"recording{PurePosixPath(url).suffix}"
+        copy = Path(folder) / f"recording{PurePosixPath(source).suffix}"
         try:
-            system, path = fsspec.core.url_to_fs(url)
+            system, path = fsspec.core.url_to_fs(source)
             system.get_file(path, str(copy))
         except Exception as error:  # as above
-            raise StageError(f"{url} cannot be read: {error}") from error
+            raise StageError(f"{source} cannot be read: {error}") from error
         yield copy

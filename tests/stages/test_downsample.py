@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import soundfile
-from ruamel.yaml import YAML
 
-from stages.command import PARAMS, StageError
+from stages.command import StageError
 from stages.corpus.conversion import Job, convert_file
 from stages.corpus.manifest import MANIFEST, SCHEMA
 from stages.downsample import downsample
 from stages.parameters import load_params
+from tests.params_file import edit_params
 
 OUTPUT = Path("data/24k")
 REPOSITORY = Path(__file__).parents[2]
@@ -32,12 +32,7 @@ def corpus(tmp_path, monkeypatch):
 
 def run(corpus, **settings):
     """Run the stage with these settings; its manifest by path."""
-    yaml = YAML(typ="safe")
-    content = yaml.load(REPOSITORY / PARAMS)
-    content["corpus"]["path"] = str(corpus)
-    content["downsample"] |= settings
-    yaml.dump(content, PARAMS)
-    downsample(load_params(PARAMS))
+    downsample(load_params(edit_params(Path(), {"corpus": {"path": str(corpus)}, "downsample": settings})))
     return {row["path"]: row for row in pq.read_table(OUTPUT / MANIFEST).to_pylist()}
 
 
