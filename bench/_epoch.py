@@ -15,8 +15,8 @@ from melnet.data.dataset import shuffled_batches, steps_per_epoch
 from melnet.data.shards import Shards
 from melnet.saved import build_tier, load_config, save_tier
 from melnet.training.fit import compile_tier, inputs_and_target
-from stages.command import MODELS, SHARDS
 from stages.parameters import load_params
+from stages.paths import MODELS, SHARDS
 
 STEPS = 40
 NAME = "tier-1"

@@ -10,7 +10,8 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from bench.common import ROOT, Claim, alternate, python, report, seconds
+from bench.common import Claim, alternate, python, report, seconds
+from tests.params_file import edit_params
 from tests.test_graph import clone, run
 
 ROUNDS = 5
@@ -31,11 +32,10 @@ def _repro(folder: Path) -> Claim:
 
 def _starts(folder: Path) -> list[Claim]:
     folder.mkdir()
-    settings = (ROOT / "params.yaml").read_text(encoding="utf-8")
-    (folder / "params.yaml").write_text(settings, encoding="utf-8")
+    edit_params(folder, {})
     broken = folder / "broken"
     broken.mkdir()
-    (broken / "params.yaml").write_text(settings.replace("seed: 1 ", "seed: -1 "), encoding="utf-8")
+    edit_params(broken, {"demo": {"seed": -1}})
 
     def start(stage: str, cwd: Path) -> float:
         return seconds(lambda: python("-m", f"stages.{stage}", cwd=cwd, expected=1))

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from ruamel.yaml import YAML
 
-from bench.common import ROOT, Claim, alternate, peak_memory, python, report, seconds
+from bench.common import Claim, alternate, peak_memory, python, report, seconds
 from stages.demo_voice.voice import song
+from tests.params_file import edit_params
 
 RATE = 48000
 MINUTE = 60 * RATE
@@ -27,7 +27,7 @@ def main() -> None:
         signal = _signal()
         for number in range(6):
             _write(folder / f"hour/{number}.wav", signal, minutes=10, offset=number * 7919)
-        _write_params(folder, "hour")
+        edit_params(folder, {"corpus": {"path": "hour"}})
 
         def stages() -> float:
             return seconds(lambda: [python("-m", f"stages.{stage}", cwd=folder) for stage in STAGES])
@@ -43,7 +43,7 @@ def main() -> None:
         print(f"the loop of the reference without its imports takes {np.median(bare):.2f} × the time of the stages")
         hour = max(peak_memory("-m", f"stages.{stage}", cwd=folder) for stage in STAGES)
         _write(folder / "long/two hours.wav", signal, minutes=120)
-        _write_params(folder, "long")
+        edit_params(folder, {"corpus": {"path": "long"}})
         two_hours = max(peak_memory("-m", f"stages.{stage}", cwd=folder) for stage in STAGES)
     report(
         Claim.at_least(
@@ -66,13 +66,6 @@ def _write(path: Path, signal: np.ndarray, minutes: int, offset: int = 0) -> Non
     with soundfile.SoundFile(path, "w", RATE, signal.shape[1], "PCM_16") as sound:
         for minute in range(minutes):
             sound.write(np.roll(signal, offset + minute * 104729, axis=0))
-
-
-def _write_params(folder: Path, corpus: str) -> None:
-    yaml = YAML()
-    content = yaml.load(ROOT / "params.yaml")
-    content["corpus"]["path"] = corpus
-    yaml.dump(content, folder / "params.yaml")
 
 
 if __name__ == "__main__":

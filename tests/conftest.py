@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 from hypothesis import settings
-from ruamel.yaml import YAML
+
+from tests.params_file import edit_params
 
 # `make test` tries the same inputs every time, so that a failure belongs to the change at hand; `make test-faults`
 # searches for new ones.
@@ -66,16 +67,11 @@ def finished_run(tmp_path_factory):
     from stages.slice import slice_recordings
 
     folder = tmp_path_factory.mktemp("finished")
-    yaml = YAML()
-    content = yaml.load(ROOT / "params.yaml")
-    for section, values in SMALL.items():
-        content[section].update(values)
-    yaml.dump(content, folder / "params.yaml")
+    params = load_params(edit_params(folder, SMALL))
     (folder / "corpus").mkdir()
     for name, seconds in ((f"{MARKUP}.wav", 24), ("song.wav", 12)):
         soundfile.write(folder / "corpus" / name, glide(seconds), 24000)
     (folder / "corpus" / f"no audio {MARKUP}.mp3").write_text("words")
-    params = load_params(folder / "params.yaml")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for stage in ("downsample", "slice"):  # starting processes takes longer than this little work

@@ -14,6 +14,7 @@ import soundfile
 from ruamel.yaml import YAML
 
 from tests.imports import modules
+from tests.params_file import edit_params
 from tests.words import HERE, MADE, PAGES, SOMETIMES, paths
 
 ROOT = Path(__file__).parents[1]
@@ -56,19 +57,11 @@ def clone(folder):
         if source.is_file() and not name.startswith(("metrics/", "dvc.lock", "tests/")):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, folder / name)
-    change(folder, SMALL)
+    edit_params(folder, SMALL, folder / "params.yaml")
     run(folder, "git", "init", "--quiet")
     run(folder, "git", "add", "--all")
     run(folder, "git", "commit", "--quiet", "--message", "start")
     return folder
-
-
-def change(folder, changes):
-    yaml = YAML()
-    content = yaml.load(folder / "params.yaml")
-    for section, values in changes.items():
-        content[section].update(values)
-    yaml.dump(content, folder / "params.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +166,7 @@ def test_two_clones_arrive_at_the_same_lock_file(project, tmp_path):
     ],
 )
 def test_a_setting_reruns_from_the_stage_that_uses_it(restored, changes, expected):
-    change(restored, changes)
+    edit_params(restored, changes, restored / "params.yaml")
     # The report shows every setting.
     assert stale(restored) == [expected, "report"]
 
@@ -225,7 +218,7 @@ def test_an_edit_of_the_model_reruns_training_and_voids_its_checkpoint(restored)
 def test_another_recording_reruns_from_downsample(restored):
     corpus = restored.parent / "corpus"
     shutil.copytree(restored / "data/demo", corpus, dirs_exist_ok=True)
-    change(restored, {"corpus": {"path": "../corpus"}})
+    edit_params(restored, {"corpus": {"path": "../corpus"}}, restored / "params.yaml")
     run(restored, "dvc", "repro", "slice")
     before = splits(restored)
     shutil.copy(corpus / "song-01.wav", corpus / "one more.wav")

@@ -6,10 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from bench.common import ENVIRONMENT, ROOT
 from stages.parameters import Params, load_params
+from tests.params_file import edit_params
 
 CODE = ("melnet", "stages", "dvc.yaml")
 
@@ -26,11 +25,7 @@ class Workspace:
         for name in CODE:
             if not (folder / name).exists():
                 (folder / name).symlink_to(ROOT / name)
-        yaml = YAML()
-        content = yaml.load(ROOT / base)
-        for section, values in changes.items():
-            content[section].update(values)
-        yaml.dump(content, folder / "params.yaml")
+        edit_params(folder, changes, ROOT / base)
 
     @property
     def params(self) -> Params:

@@ -6,10 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from melnet.data.shards import Shards
-from stages.corpus.files import MANIFEST
+from stages.corpus.manifest import read_manifest
 from stages.paths import CLEAN
 
 REJECTS_LISTED = 200
@@ -64,7 +62,7 @@ def meanings(names: Iterable[str]) -> dict[str, Metric]:
 
 def corpus(shards: dict[str, Shards]) -> dict[str, Any]:
     """Lengths, rejects, levels and split of the corpus."""
-    rows = pq.read_table(CLEAN / MANIFEST).to_pylist()
+    rows = read_manifest(CLEAN)
     used = [row for row in rows if row["status"] == "ok"]
     rejected = [row for row in rows if row["status"] != "ok"]
     return {

@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import soundfile
-from ruamel.yaml import YAML
+
+from tests.params_file import edit_params
 
 from .conftest import BOUNDED, ENVIRONMENT
 
@@ -104,11 +105,7 @@ def test_damaged_recordings(tmp_path, batch):
         origins[name] = index, content
     # One that is whole, so that the stage has something to end with.
     (corpus / "whole").write_bytes(whole[0][0])
-    yaml = YAML(typ="safe")
-    content = yaml.load(ROOT / "params.yaml")
-    content["corpus"]["path"] = "recordings"
-    content["downsample"] |= {"max_rejected": 1.0, "min_seconds": 0.0}
-    yaml.dump(content, tmp_path / "params.yaml")
+    edit_params(tmp_path, {"corpus": {"path": "recordings"}, "downsample": {"max_rejected": 1.0, "min_seconds": 0.0}})
     result = subprocess.run(
         [sys.executable, "-m", "stages.downsample"],
         cwd=tmp_path,

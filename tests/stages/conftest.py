@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ruamel.yaml import YAML
 
 from melnet.data.band_statistics import BandStatistics
 from melnet.data.shards import ShardSpec, ShardWriter
 from stages.parameters import load_params
+from tests.params_file import edit_params
 
 ROOT = Path(__file__).parents[2]
 SMALL = {
@@ -23,12 +23,7 @@ SMALL = {
 
 def write_params(folder, changes):
     """The project's own params.yaml with some values changed."""
-    yaml = YAML()
-    content = yaml.load(ROOT / "params.yaml")
-    for section, values in changes.items():
-        content[section].update(values)
-    yaml.dump(content, folder / "params.yaml")
-    return load_params(folder / "params.yaml")
+    return load_params(edit_params(folder, changes))
 
 
 def write_shards(folder, params, counts, singers=("",)):

@@ -13,11 +13,11 @@ import pytest
 import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ruamel.yaml import YAML
 
-from stages.corpus.files import MANIFEST
+from stages.corpus.manifest import MANIFEST
 from stages.downsample import downsample
 from stages.parameters import load_params
+from tests.params_file import edit_params
 
 ROOT = Path(__file__).parents[2]
 OUTPUT = Path("data/24k")
@@ -33,12 +33,8 @@ def corpus(tmp_path, monkeypatch):
 
 
 def params(**changes):
-    yaml = YAML(typ="safe")
-    content = yaml.load(ROOT / "params.yaml")
-    content["corpus"]["path"] = "recordings"
-    content["downsample"] |= {"max_rejected": 1.0, "min_seconds": 0.0} | changes
-    yaml.dump(content, Path("params.yaml"))
-    return load_params(Path("params.yaml"))
+    settings = {"max_rejected": 1.0, "min_seconds": 0.0} | changes
+    return load_params(edit_params(Path(), {"corpus": {"path": "recordings"}, "downsample": settings}))
 
 
 def run(**changes):

@@ -12,7 +12,7 @@ import soundfile
 
 from melnet.data.shards import ShardError, Shards
 from stages.command import StageError
-from stages.corpus.files import MANIFEST
+from stages.corpus.manifest import MANIFEST
 from stages.downsample import downsample
 from stages.parameters import Params, load_params
 from stages.paths import CLEAN, SHARDS

@@ -17,7 +17,7 @@ from melnet.data.band_statistics import MIN_STD
 from melnet.data.shards import Shards
 from melnet.data.split import SPLITS
 from stages.command import StageError
-from stages.corpus.files import MANIFEST, SCHEMA
+from stages.corpus.manifest import MANIFEST, SCHEMA
 from stages.execution.parallel import parallel
 from stages.parameters import Params, load_params
 from stages.paths import CLEAN, PARAMS, SHARDS

@@ -9,11 +9,11 @@ import pytest
 from fsspec.spec import AbstractFileSystem
 
 from stages.command import StageError
-from stages.corpus.files import MANIFEST
+from stages.corpus.conversion import Job, convert_file
+from stages.corpus.manifest import MANIFEST
 from stages.corpus.remote import walk_url
-from stages.downsample import Job, convert_file, downsample
-from stages.parameters import load_params
-from tests.stages.conftest import ROOT, write_params
+from stages.downsample import downsample
+from tests.stages.conftest import write_params
 from tests.stages.test_downsample import OUTPUT, tone
 
 
@@ -80,9 +80,8 @@ def test_names_that_no_folder_can_hold_are_not_used(store):
 
 
 def test_a_network_that_fails_leaves_no_recording_out(store, tmp_path):
-    settings = load_params(ROOT / "params.yaml").downsample
     with pytest.raises(StageError, match=r"^store://bucket/a\.wav cannot be read: no route to host$"):
-        convert_file(Job(f"{store}/a.wav", "a.wav", None, tmp_path, "a.flac", None, settings))
+        convert_file(Job(f"{store}/a.wav", "a.wav", None, tmp_path, "a.flac", None, 24000, 0.5))
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from ruamel.yaml import YAML
 
 distributed = pytest.importorskip("distributed", reason="the extra `dask` is not installed")
 
 from stages.command import StageError  # noqa: E402
 from stages.execution import dask_cluster as cluster  # noqa: E402  # needs Dask
 from stages.execution.parallel import AHEAD, parallel  # noqa: E402
+from tests.params_file import edit_params  # noqa: E402
 
 ROOT = Path(__file__).parents[3]
 ENVIRONMENT = {
@@ -95,12 +95,7 @@ def workspace(folder, corpus):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("dvc.yaml", ".dvcignore"):
         shutil.copy(ROOT / name, folder)
-    yaml = YAML()
-    content = yaml.load(ROOT / "params.yaml")
-    content["corpus"]["path"] = "../recordings"
-    content["slice"]["block_seconds"] = 3.0
-    content["slice"]["shard_rows"] = 50
-    yaml.dump(content, folder / "params.yaml")
+    edit_params(folder, {"corpus": {"path": "../recordings"}, "slice": {"block_seconds": 3.0, "shard_rows": 50}})
     if not (folder.parent / "recordings").exists():
         (folder.parent / "recordings").symlink_to(corpus)
     subprocess.run(["dvc", "init", "--no-scm", "--quiet"], cwd=folder, env=ENVIRONMENT, check=True)
