@@ -203,7 +203,7 @@ def test_an_edit_of_what_is_only_shown_or_said_reruns_nothing_that_computes(rest
     replace(restored / "stages/report.py", "One page to hear", "A page to hear")
     replace(restored / "stages/figures.py", '"magma"', '"viridis"')
     replace(restored / "stages/report_page/templates/page.css", "color:", "color :")
-    change(restored, {"report": {"recordings": 3}})
+    edit_params(restored, {"report": {"recordings": 3}}, restored / "params.yaml")
     assert stale(restored) == ["plots", "report"]
     assert fingerprint_of_training(restored) == before
 
