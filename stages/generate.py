@@ -23,7 +23,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from melnet.audio.convert import joined, write_wav
+from melnet.audio.crossfade import crossfade
+from melnet.audio.files import write_wav
 from melnet.audio.griffin_lim import mel_to_audio
 from melnet.audio.spectrogram import log_mel, log_mel_error
 from melnet.baselines import BandMixture
@@ -151,7 +152,7 @@ def _write_joined(
     overlap = (len(end) - 1) * hop
     write_wav(folder / "prime.wav", prime.signal, rate, normalise=True)
     for name, signal in zip(names, _audio(with_end, description, settings), strict=True):
-        both = joined(prime.signal, signal, overlap=overlap, fade=min(2 * hop, overlap // 2))
+        both = crossfade(prime.signal, signal, overlap=overlap, fade=min(2 * hop, overlap // 2))
         write_wav(folder / f"{name}-joined.wav", both, rate, normalise=True)
 
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # carries no types
 
-from melnet.audio.convert import read_mono, stored_rate
+from melnet.audio.files import read_mono, stored_rate
 from melnet.audio.integrity import UnusableAudio
 from melnet.audio.spectrogram import frame_count, frame_span, log_mel_frames
 from melnet.data.atomic import NoSpace, size, written_folder

@@ -92,7 +92,7 @@ def make_samples(params):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from melnet.audio.convert import write_wav
+    from melnet.audio.files import write_wav
     from melnet.audio.griffin_lim import mel_to_audio
     from melnet.data.dataset import draw
     from melnet.data.shards import Shards

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from melnet.audio.convert import read_mono, write_wav
+from melnet.audio.files import read_mono, write_wav
 from melnet.audio.griffin_lim import mel_to_audio
 from melnet.audio.spectrogram import log_mel
 from melnet.data.dataset import Passage, passages

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from PIL import Image
 
-from melnet.audio.convert import write_wav
+from melnet.audio.files import write_wav
 from melnet.audio.griffin_lim import mel_to_audio
 from melnet.audio.spectrogram import log_mel
 from stages.command import MODELS, SAMPLES, SHARDS, StageError
