@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from melnet.audio.convert import joined
+from melnet.audio.crossfade import crossfade
 from melnet.audio.griffin_lim import mel_to_audio
 from melnet.audio.mel import MelSpec
 from melnet.audio.spectrogram import log_mel, log_mel_error
@@ -134,7 +134,7 @@ def _joined(log_mels: np.ndarray, mel: MelSpec, generation: GenerationConfig, pr
     overlap = (len(end) - 1) * mel.hop_length
     fade = min(2 * mel.hop_length, overlap // 2)
     signals = _invert(with_end, mel, generation)
-    return [joined(prime.signal, signal, overlap=overlap, fade=fade) for signal in signals]
+    return [crossfade(prime.signal, signal, overlap=overlap, fade=fade) for signal in signals]
 
 
 def measure(

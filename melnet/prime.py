@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from melnet.audio.convert import convert, inspect, read_mono
+from melnet.audio.convert import convert, inspect
+from melnet.audio.files import read_mono
 from melnet.audio.integrity import UnusableAudio
 from melnet.audio.mel import MelSpec
 from melnet.audio.spectrogram import log_mel

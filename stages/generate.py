@@ -19,7 +19,7 @@ import json
 import time
 from pathlib import Path
 
-from melnet.audio.convert import write_wav
+from melnet.audio.files import write_wav
 from melnet.audio.integrity import UnusableAudio
 from melnet.baselines import Baselines
 from melnet.data.atomic import atomic_folder, write_json

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pandas as pd
 
-from melnet.audio.convert import read_mono
+from melnet.audio.files import read_mono
 from melnet.data.dataset import passages
 from melnet.data.samples import Samples
 from melnet.data.shards import ShardError, Shards

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from humanize import naturalsize
 
-from melnet.audio.convert import stored_rate
+from melnet.audio.files import stored_rate
 from melnet.audio.integrity import UnusableAudio
 from melnet.audio.mel import MelSpec
 from melnet.audio.spectrogram import frame_count

@@ -85,7 +85,7 @@ def finished_run(tmp_path_factory):
 
 def make_samples(params):
     """Samples as `generate` leaves them, made of recorded spectrograms."""
-    from melnet.audio.convert import write_wav
+    from melnet.audio.files import write_wav
     from melnet.audio.griffin_lim import mel_to_audio
     from melnet.data.dataset import draw
     from melnet.data.samples import Samples

@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from bench.common import ROOT, Claim, report
-from melnet.audio.convert import convert, inspect, read_mono, write_wav
+from melnet.audio.convert import convert, inspect
+from melnet.audio.files import read_mono, write_wav
 from melnet.audio.spectrogram import log_mel
 from melnet.sampling import Sampler
 from melnet.saved import ModelConfig, load

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from melnet.audio.convert import read_mono
+from melnet.audio.files import read_mono
 from melnet.audio.integrity import UnusableAudio
 from melnet.audio.mel import MelSpec
 from melnet.audio.spectrogram import frame_span, log_mel_frames

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from melnet.audio.convert import read_mono, write_wav
+from melnet.audio.files import read_mono, write_wav
 from melnet.audio.griffin_lim import mel_to_audio
 from melnet.audio.mel import MelSpec
 from melnet.audio.spectrogram import log_mel

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from melnet.audio.convert import write_wav
+from melnet.audio.files import write_wav
 from melnet.audio.griffin_lim import mel_to_audio
 from melnet.audio.spectrogram import log_mel
 from melnet.data.samples import Samples
