@@ -17,6 +17,7 @@ from melnet.model.multiscale import divisors
 # A float field takes a whole number too, never a string, NaN or infinity.
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 ADDRESS = r"^([\w.-]+|\[[0-9A-Fa-f:.]+\]):[1-9][0-9]{0,4}$"
+AUTO = "auto"
 TIER_NAME = r"^tier-[1-9][0-9]*$"
 RENAMED = {
     "model.mixture": "model.num_components",
@@ -142,9 +143,15 @@ class Execution(Section):
     """Where and how the work is done. It changes no result, so no stage depends on it."""
 
     dask_scheduler: str | None = Field(pattern=r"^[a-z]+://[^\s/]+$")
-    coordinator: Annotated[str, Field(pattern=ADDRESS)] | None
+    coordinator: Annotated[str, Field(pattern=rf"{ADDRESS}|^{AUTO}$")] | None
     processes: int | None = Field(ge=1, le=10_000)
     index: int | None = Field(ge=0, lt=10_000)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.coordinator == AUTO and (self.processes, self.index) != (None, None):
+            raise ValueError(f"coordinator: {AUTO} takes processes and index from the cluster: leave both empty")
+        return self
 
 
 class Params(Section):

@@ -64,38 +64,28 @@ def train(params: Params, tier: str | None = None, describe: bool = False) -> No
 
 def _train_tiers(params: Params, config: ModelConfig, names: list[str]) -> None:
     """Alone, or as one of the processes that train together."""
-    from stages.execution import (
-        distributed as processes,  # here, since results do not depend on it, and so no stage of the graph does
-    )
+    from stages.execution import distributed  # here, since no result depends on it, and so no stage does
 
-    this = processes.processes(params.execution)
-    if this is None:
+    launch = distributed.launch(params.execution)
+    if launch is None:
         for name in names:
             _train_tier(params, config, name)
-    elif processes.is_training():
-        with processes.joined() as (index, count):
-            for name in names:
-                _train_tier(params, config, name, ProcessShard(index, count))
-    else:
-        if keras.backend.backend() != "jax":
-            raise StageError(
-                f"execution.coordinator: several processes train under KERAS_BACKEND=jax, not {keras.backend.backend()}"
-            )
-        _check_batch_size(params, this.count, "processes")
-        states = {name: (_checkpoint(name), _fingerprint(params, name)) for name in names}
-        agreed: dict[str, object] = {}
-        for name, state in states.items():
-            agreed[f"training of {name} (settings, code, data or libraries)"] = state[1][:12]
-            agreed[f"number of finished epochs in {state[0]}"] = finished_epochs(*state)
-
-        def where() -> str:
-            for name, state in reversed(states.items()):
-                if done := finished_epochs(*state):
-                    now = f"in epoch {done + 1}" if done < params.train.epochs else "after the last epoch"
-                    return f"{now} of {name}; the training goes on from epoch {done} when started again"
-            return "before the end of the first epoch; the training starts afresh when started again"
-
-        processes.watch(this, agreed, where)
+        return
+    backend = keras.backend.backend()
+    if backend != "jax":
+        raise StageError(f"execution.coordinator: several processes train under KERAS_BACKEND=jax, not {backend}")
+    if launch.processes:
+        _check_batch_size(params, launch.processes, "processes")
+    fingerprints = {name: _fingerprint(params, name) for name in names}
+    epochs = [finished_epochs(_checkpoint(name), fingerprint) for name, fingerprint in fingerprints.items()]
+    agreed = {
+        "list of tiers": ", ".join(names),
+        "digest of settings, code, data and libraries": ", ".join(digest[:12] for digest in fingerprints.values()),
+        f"number of finished epochs in {CHECKPOINTS}": ", ".join(map(str, epochs)),
+    }
+    with distributed.joined(launch, agreed) as (index, count):
+        for name in names:
+            _train_tier(params, config, name, ProcessShard(index, count))
 
 
 def _checkpoint(name: str) -> Path:

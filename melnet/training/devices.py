@@ -116,30 +116,3 @@ def _share_tensorflow(model: keras.Model) -> None:
 
     model.train_step = train_step
     model.test_step = MethodType(keras.Model.test_step, model)
-
-
-def join(address: str, processes: int, index: int, *, seconds: int) -> None:
-    """Make this one of several processes that train together, under JAX; before anything else is computed.
-
-    The first of them listens at ``address`` (host:port), and there only. One that is not heard of for ``seconds`` ends
-    all, which JAX does by aborting them.
-
-    Raises
-    ------
-    ValueError
-        If the processes have different numbers of devices.
-    """
-    import jax
-
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")  # so that it works without accelerators too
-    jax.distributed.initialize(
-        address,
-        processes,
-        index,
-        heartbeat_timeout_seconds=seconds,
-        shutdown_timeout_seconds=3600,  # at the end the others wait while the first one saves
-        coordinator_bind_address=address,
-    )
-    here, everywhere = jax.local_device_count(), jax.device_count()
-    if here * processes != everywhere:
-        raise ValueError(f"{here} devices here, {everywhere} in all {processes} processes: each must have as many")
