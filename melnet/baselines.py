@@ -34,8 +34,6 @@ class BandMixture:
     weights, means, sigmas
         float64 (bands, K). A band with fewer components is padded with components of weight 0.
 
-    Examples
-    --------
     >>> x = np.random.default_rng(0).standard_normal((4, 50, 2)).astype(np.float32)
     >>> band = BandMixture.fit(x, num_components=2, min_sigma=0.02, max_frames=1000, seed=0)
     >>> band.nll(x).shape, band.sample((3, 10), np.random.default_rng(0)).shape
@@ -103,8 +101,6 @@ class PreviousFrame:
     first_mean, first_sigma
         m and s, float64 (bands,).
 
-    Examples
-    --------
     >>> x = np.random.default_rng(0).standard_normal((4, 50, 2)).astype(np.float32)
     >>> PreviousFrame.fit(x, min_sigma=0.02, max_frames=1000, seed=0).nll(x).shape
     (4, 50, 2)
@@ -172,8 +168,6 @@ class Baselines:
 def gaussian_nll(x: np.ndarray, mean: np.ndarray, sigma: np.ndarray) -> np.ndarray:
     """−log N(x; μ, σ²) = ½((x − μ)/σ)² + log σ + ½ log 2π, in nats; the arguments are broadcast.
 
-    Examples
-    --------
     >>> gaussian_nll(np.zeros(1), np.zeros(1), np.ones(1)).round(4).tolist()
     [0.9189]
     """
@@ -186,8 +180,6 @@ def floored(x: np.ndarray, floor: np.ndarray, tolerance: float = 1e-4) -> np.nda
     ``x`` is normalised log-mel, (slices, frames, bands), and ``floor`` (bands,) is the log floor, normalised alike.
     ``tolerance`` is in normalised units and covers the rounding of float32.
 
-    Examples
-    --------
     >>> floored(np.array([[[-2.0, 0.5]]]), floor=np.array([-2.0, -2.0])).tolist()
     [[[True, False]]]
     """

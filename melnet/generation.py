@@ -26,8 +26,6 @@ JOINT_FRAMES = 8  # last frames of a prime that are turned into audio again, tog
 class GenerationConfig:
     """What is sampled.
 
-    Examples
-    --------
     >>> GenerationConfig(count=16, frames=200).temperature
     1.0
     """
@@ -73,8 +71,6 @@ def singer_ids(names: Sequence[str], known: Sequence[str], count: int) -> np.nda
     KeyError
         A name that the model does not know.
 
-    Examples
-    --------
     >>> singer_ids(["bo", "anna"], known=["anna", "bo"], count=3).tolist()
     [1, 0, 1]
     """

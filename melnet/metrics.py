@@ -11,8 +11,6 @@ class MeanNll:
     Each mean is given over all elements and over those above the log floor. Silence lies on the floor and is easy to
     predict; the second figure says how well sound is modelled.
 
-    Examples
-    --------
     >>> means = MeanNll()
     >>> means.update(np.array([True, False]), {"nll": np.array([-3.0, 1.0])})
     >>> means.summary()
@@ -67,8 +65,6 @@ class FrameStatistics:
     A frame counts as 2 · bands values: its log-mel, and its difference from the previous frame, without which the order
     of the frames would not matter. The first frame of a slice is left out, since it has no previous one.
 
-    Examples
-    --------
     >>> statistics = FrameStatistics(bands=2)
     >>> statistics.update(np.random.default_rng(0).standard_normal((4, 50, 2)))
     >>> statistics.gaussian().covariance.shape
@@ -108,8 +104,6 @@ class FrameStatistics:
 def frame_statistics(x: np.ndarray) -> Gaussian:
     """:class:`FrameStatistics` of a single batch of normalised log-mel, (slices, frames, bands).
 
-    Examples
-    --------
     >>> frame_statistics(np.zeros((4, 50, 2))).mean.tolist()
     [0.0, 0.0, 0.0, 0.0]
     """
@@ -124,8 +118,6 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     It is squared, as in the Fréchet inception distance (arXiv 1706.08500). For normalised log-mel the unit is a band's
     variance in the train split.
 
-    Examples
-    --------
     >>> frechet_distance(Gaussian(np.zeros(2), np.eye(2)), Gaussian(np.ones(2), np.eye(2)))
     2.0
     """

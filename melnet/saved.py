@@ -37,8 +37,6 @@ class ModelError(ValueError):
 class TierConfig:
     """Size of one tier.
 
-    Examples
-    --------
     >>> TierConfig(layers=4, hidden=64)
     TierConfig(layers=4, hidden=64, feature_layers=None)
     """
@@ -104,8 +102,6 @@ _TIER_CONFIG = TypeAdapter(TierConfig)
 def weights_path(folder: Path, tier: str) -> Path:
     """Path of the weights of a tier.
 
-    Examples
-    --------
     >>> weights_path(Path("models"), "tier-1").as_posix()
     'models/tier-1.weights.h5'
     """
@@ -115,8 +111,6 @@ def weights_path(folder: Path, tier: str) -> Path:
 def tier_config_path(folder: Path, tier: str) -> Path:
     """Path of the settings of a tier.
 
-    Examples
-    --------
     >>> tier_config_path(Path("models"), "tier-1").as_posix()
     'models/tiers/tier-1.json'
     """

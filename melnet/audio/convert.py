@@ -59,8 +59,6 @@ def inspect(path: Path) -> Source:
     UnusableAudio
         It cannot be read, is empty, truncated or damaged, or nothing says how long it should be.
 
-    Examples
-    --------
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile() as file:
     ...     soundfile.write(file, np.zeros((4000, 2)), 8000, format="WAV")
@@ -83,8 +81,6 @@ def mono_blocks(source: Source, frames: int) -> Iterator[np.ndarray]:
     UnusableAudio
         It decodes to another length than its header claims, or holds NaN or infinite samples.
 
-    Examples
-    --------
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile() as file:
     ...     soundfile.write(file, np.zeros((5000, 2)), 8000, format="WAV")
@@ -116,8 +112,6 @@ def resampled(
     whatever the block lengths: ``n`` samples become ``n * sample_rate / source_rate``, rounded, halves up. At equal
     rates the blocks pass unchanged.
 
-    Examples
-    --------
     >>> blocks = [np.zeros(3000), np.zeros(1411)]
     >>> sum(len(block) for block in resampled(blocks, 44100, 24000))
     2401
@@ -144,8 +138,6 @@ def convert(source: Source, target: Path, sample_rate: int) -> Levels:
     OSError
         ``target`` cannot be written.
 
-    Examples
-    --------
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     soundfile.write(f"{folder}/loud.wav", np.full(4800, 2.0), 48000, "FLOAT")

@@ -14,8 +14,6 @@ def crossfade(before: np.ndarray, after: np.ndarray, *, overlap: int, fade: int)
     ValueError
         The overlap is shorter than two fades or longer than ``before``, or ``after`` ends less than a fade later.
 
-    Examples
-    --------
     >>> tone = np.sin(np.arange(1000) / 5)
     >>> joined = crossfade(tone[:600], tone[400:], overlap=200, fade=50)
     >>> bool(np.allclose(joined, tone, atol=1e-6))

@@ -29,8 +29,6 @@ def opened(path: Path) -> Iterator[tuple[BinaryIO, soundfile.SoundFile]]:
     UnusableAudio
         It cannot be read. Errors of libsndfile and of the file system inside the ``with`` block count too.
 
-    Examples
-    --------
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile() as empty, opened(Path(empty.name)):
     ...     pass
@@ -61,8 +59,6 @@ def stored_rate(path: Path) -> int:
     UnusableAudio
         The file cannot be opened as audio.
 
-    Examples
-    --------
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile() as file:
     ...     soundfile.write(file, np.zeros(80), 8000, format="WAV")
@@ -76,8 +72,6 @@ def stored_rate(path: Path) -> int:
 def mean_of_channels(signals: np.ndarray, dtype: str, scale: float = 1.0) -> np.ndarray:
     """Mix (samples, channels) down to (samples,) of a floating-point ``dtype``, times ``scale``.
 
-    Examples
-    --------
     >>> mean_of_channels(np.array([[0.5, 0.25], [1.0, 0.0]]), "float64").tolist()
     [0.375, 0.5]
     """
@@ -99,8 +93,6 @@ def read_mono(path: Path, start: int = 0, frames: int = -1) -> np.ndarray:
     UnusableAudio
         The file cannot be decoded.
 
-    Examples
-    --------
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile() as file:
     ...     soundfile.write(file, np.zeros((80, 2)), 8000, format="WAV")
@@ -129,8 +121,6 @@ def write_wav(path: Path, samples: np.ndarray, sample_rate: int, *, normalise: b
     OSError
         ``path`` cannot be written.
 
-    Examples
-    --------
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write_wav(Path(folder, "a.wav"), np.array([0.1, -0.2]), 8000, normalise=True)

@@ -47,8 +47,6 @@ def whole_frames(file: BinaryIO, sound: soundfile.SoundFile) -> int:
     UnusableAudio
         The file is truncated or damaged, or nothing says how long it should be.
 
-    Examples
-    --------
     >>> import io
     >>> recording = io.BytesIO()
     >>> soundfile.write(recording, np.zeros(800), 8000, format="WAV")

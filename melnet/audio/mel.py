@@ -29,20 +29,17 @@ class MelSpec:
     ValueError
         If the values contradict each other; the message begins with the name of the field and has its value.
 
-    Examples
-    --------
-    >>> spec = MelSpec(sample_rate=24000, n_fft=2048, hop_length=512, n_mels=32, fmin=300.0, fmax=8000.0, floor=1e-5)
-    >>> round(spec.seconds_per_frame, 4)
+    >>> round(MelSpec().seconds_per_frame, 4)
     0.0213
     """
 
-    sample_rate: int
-    n_fft: int
-    hop_length: int
-    n_mels: int
-    fmin: float
-    fmax: float
-    floor: float
+    sample_rate: int = 24000
+    n_fft: int = 2048
+    hop_length: int = 512
+    n_mels: int = 32
+    fmin: float = 300.0
+    fmax: float = 8000.0
+    floor: float = 1e-5
 
     # Read by pydantic, which checks files that hold a spectrogram's settings.
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "strict": True}
@@ -106,8 +103,6 @@ def filterbank(spec: MelSpec) -> Filterbank:
 
     Each triangle has area 1 in Hz, as in Slaney's Auditory Toolbox (1998) and ``librosa.filters.mel``.
 
-    Examples
-    --------
     >>> spec = MelSpec(sample_rate=24000, n_fft=512, hop_length=128, n_mels=8, fmin=300.0, fmax=8000.0, floor=1e-5)
     >>> filterbank(spec).weights.shape, filterbank(spec).bins
     ((8, 164), slice(7, 171, None))
@@ -128,8 +123,6 @@ def natural_log(x: np.ndarray | np.float32) -> np.ndarray:
     The logarithms of numpy and of the C library differ in the last bit from one kind of processor to another. This one
     consists of IEEE 754 operations that do not: log(2^e m) = e log 2 + 2 artanh((m − 1) / (m + 1)).
 
-    Examples
-    --------
     >>> natural_log(np.array([1.0, 10.0])).round(6).tolist()
     [0.0, 2.302585]
     """

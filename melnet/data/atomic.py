@@ -39,8 +39,6 @@ def atomic_write(path: Path, needed: int = 0) -> Iterator[Path]:
     NoSpace
         The disk is full, or has less than ``needed`` bytes to begin with.
 
-    Examples
-    --------
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with atomic_write(Path(folder, "new", "a.txt")) as temporary:
     ...         characters = temporary.write_text("text")
@@ -84,8 +82,6 @@ def atomic_folder(path: Path, needed: int = 0) -> Iterator[Path]:
     NoSpace
         The disk is full, or has less than ``needed`` bytes to begin with.
 
-    Examples
-    --------
     >>> with tempfile.TemporaryDirectory() as parent:
     ...     with atomic_folder(Path(parent, "samples")) as folder:
     ...         characters = (folder / "a.txt").write_text("text")
@@ -134,8 +130,6 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     ValueError
         The content holds NaN or infinity, which JSON does not have.
 
-    Examples
-    --------
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write_json(Path(folder, "metrics.json"), {"nll": -0.5})
     ...     json.loads(Path(folder, "metrics.json").read_text())

@@ -11,8 +11,6 @@ MIN_STD = 0.1
 class BandStatistics(NamedTuple):
     """Number of frames, and mean, sum of squared deviations and range of each band; float64.
 
-    Examples
-    --------
     >>> parts = [BandStatistics.of(np.array([[1.0], [3.0]])), BandStatistics.of(np.array([[5.0]]))]
     >>> merged = BandStatistics.none(bands=1).merged(parts[0]).merged(parts[1])
     >>> merged.mean.tolist(), merged.std.round(3).tolist()

@@ -22,8 +22,6 @@ WINDOW_BYTES = 2**28
 class Normalisation:
     """Per-band mean, standard deviation and range of the train split's log-mel values, each (bands,) float32.
 
-    Examples
-    --------
     >>> bands = [np.full(2, value, np.float32) for value in (-4.0, 2.0, -11.0, 3.0)]
     >>> Normalisation(*bands).normalise(np.array([[-4.0, 0.0]])).tolist()
     [[0.0, 2.0]]
@@ -80,8 +78,6 @@ class Batch(NamedTuple):
 class ProcessShard:
     """The rows of every batch that one of several processes feeds to its own devices.
 
-    Examples
-    --------
     >>> batch = Batch(np.zeros((4, 50, 32)), np.ones(4), np.array([5, 6, 7, 8]))
     >>> ProcessShard(index=1, processes=2).rows(batch).singers.tolist()
     [7, 8]
@@ -147,8 +143,6 @@ def shuffled_batches(
 def steps_per_epoch(rows: int, batch_size: int) -> int:
     """Number of batches that hold all rows.
 
-    Examples
-    --------
     >>> steps_per_epoch(rows=100, batch_size=16)
     7
     """

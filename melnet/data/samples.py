@@ -18,11 +18,8 @@ METADATA_KEY = b"melnet"
 class Samples:
     """Generated spectrograms, all of one length.
 
-    Examples
-    --------
     >>> from tempfile import TemporaryDirectory
-    >>> mel = MelSpec(sample_rate=24000, n_fft=2048, hop_length=512, n_mels=32, fmin=300.0, fmax=8000.0, floor=1e-5)
-    >>> samples = Samples(["sample-00"], [""], np.zeros((1, 200, 32), np.float32), mel)
+    >>> samples = Samples(["sample-00"], [""], np.zeros((1, 200, 32), np.float32), MelSpec())
     >>> with TemporaryDirectory() as folder:
     ...     samples.write(Path(folder, "spectrograms.parquet"))
     ...     Samples.read(Path(folder, "spectrograms.parquet")).log_mels.shape

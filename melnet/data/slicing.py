@@ -89,8 +89,6 @@ def assign_blocks(
     ValueError
         There are fewer slices than splits.
 
-    Examples
-    --------
     >>> song = Recording("song.wav", "", Path("song.flac"), samples=480000, slices=18)
     >>> assign_blocks([song], slice_seconds=1.07, block_seconds=20.0, valid=0.1, test=0.1).slices_per_block
     1
@@ -108,12 +106,9 @@ def assign_blocks(
 def tasks(recordings: Sequence[Recording], assignment: Assignment, frames: int, mel: MelSpec) -> Iterator[Task]:
     """Divide the slicing of recordings into tasks; ``frames`` are those of a slice.
 
-    Examples
-    --------
-    >>> mel = MelSpec(sample_rate=24000, n_fft=2048, hop_length=512, n_mels=32, fmin=300.0, fmax=8000.0, floor=1e-5)
     >>> song = Recording("song.wav", "", Path("song.flac"), samples=480000, slices=18)
     >>> assignment = assign_blocks([song], slice_seconds=1.07, block_seconds=20.0, valid=0.1, test=0.1)
-    >>> [len(task.chunks) for task in tasks([song], assignment, frames=50, mel=mel)]
+    >>> [len(task.chunks) for task in tasks([song], assignment, frames=50, mel=MelSpec())]
     [4, 4, 4, 4, 2]
     """
     step = max(1, CHUNK_FRAMES // frames)

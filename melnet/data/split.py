@@ -28,8 +28,6 @@ class Block(NamedTuple):
 def slices_per_block(block_seconds: float, slice_seconds: float) -> int:
     """Number of whole slices in the block nearest to ``block_seconds``; at least one.
 
-    Examples
-    --------
     >>> slices_per_block(block_seconds=20.0, slice_seconds=50 * 512 / 24000)
     19
     """
@@ -42,8 +40,6 @@ def fitting_block(slices: Iterable[int], per_block: int) -> int:
     Where the recordings make fewer than three blocks, blocks are halved until there are ten, or until each holds one
     slice.
 
-    Examples
-    --------
     >>> fitting_block([100, 80], per_block=19), fitting_block([30], per_block=19)
     (19, 2)
     """
@@ -61,8 +57,6 @@ def fitting_block(slices: Iterable[int], per_block: int) -> int:
 def cut(recording: str, slices: int, per_block: int) -> list[Block]:
     """Blocks of a recording of so many slices, in order; the last one holds the rest.
 
-    Examples
-    --------
     >>> [(block.first, block.last) for block in cut("song.wav", slices=5, per_block=2)]
     [(0, 2), (2, 4), (4, 5)]
     """
@@ -76,8 +70,6 @@ def position(block: Block) -> float:
     A hash of the path, the same on every machine, gives the first block's position. The others follow by steps of the
     golden ratio, which spreads the blocks of one recording evenly: a long recording gives each split nearly its share.
 
-    Examples
-    --------
     >>> round(position(Block("song.wav", number=0, first=0, last=19)), 3)
     0.201
     """
@@ -88,8 +80,6 @@ def position(block: Block) -> float:
 def intervals(valid: float, test: float) -> dict[str, tuple[float, float]]:
     """Interval of positions that each split owns, for shares ``valid`` and ``test`` of all blocks.
 
-    Examples
-    --------
     >>> intervals(valid=0.25, test=0.25)
     {'train': (0.5, 1.0), 'valid': (0.25, 0.5), 'test': (0.0, 0.25)}
     """
@@ -112,8 +102,6 @@ def assign(blocks: Sequence[Block], valid: float, test: float) -> tuple[list[str
     ValueError
         There are fewer blocks than splits.
 
-    Examples
-    --------
     >>> assign(cut("song.wav", slices=5, per_block=1), valid=0.2, test=0.2)[0]
     ['valid', 'train', 'train', 'test', 'train']
     """

@@ -17,8 +17,6 @@ import numpy as np
 def divisors(tiers: int) -> tuple[int, int]:
     """Least numbers of frames and of bands of which a spectrogram's must be multiples: its tiers halve them in turn.
 
-    Examples
-    --------
     >>> divisors(3)
     (2, 2)
     """

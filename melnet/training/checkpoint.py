@@ -37,8 +37,6 @@ class Checkpoint(keras.callbacks.Callback):
     saves
         False in all but one of several processes that train together: all restore, one saves.
 
-    Examples
-    --------
     >>> Checkpoint(Path("no such file.npz"), fingerprint="a").history
     []
     """
@@ -128,8 +126,6 @@ class Checkpoint(keras.callbacks.Callback):
 def finished_epochs(path: Path, fingerprint: str) -> int:
     """Number of epochs that a :class:`Checkpoint` with this fingerprint saved; 0 if the file cannot be read.
 
-    Examples
-    --------
     >>> finished_epochs(Path("no such file.npz"), fingerprint="a")
     0
     """

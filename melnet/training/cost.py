@@ -50,8 +50,6 @@ def cost(tier: Tier, batch_size: int, frames: int) -> Cost:
     layer keeps its output. All but the gates exist twice, transposed or as a gradient. Only as many parts of a batch
     are kept at a time as there are cores.
 
-    Examples
-    --------
     >>> tier = Tier(bands=8, layers=1, hidden=4, num_components=2, min_sigma=0.02)
     >>> cost(tier, batch_size=2, frames=10).shape
     Shape(frames=10, bands=8)

@@ -24,8 +24,6 @@ from melnet.training.checkpoint import Checkpoint
 class TrainConfig:
     """How a tier is trained.
 
-    Examples
-    --------
     >>> config = TrainConfig(epochs=20, batch_size=16, lr_halving_epochs=10)
     >>> config.learning_rate
     0.0007
@@ -96,8 +94,6 @@ class ReplayableStream(keras.utils.PyDataset):
     count
         Number of batches.
 
-    Examples
-    --------
     >>> stream = ReplayableStream(lambda: iter("abc"), count=3)
     >>> stream[0], stream[1], stream[0]
     ('a', 'b', 'a')
@@ -209,8 +205,6 @@ def fit(
 def learning_rate(config: TrainConfig, epoch: int) -> float:
     """Learning rate of an epoch counted from 0: halved after every ``lr_halving_epochs`` epochs.
 
-    Examples
-    --------
     >>> config = TrainConfig(epochs=20, batch_size=16, learning_rate=7e-4, lr_halving_epochs=10)
     >>> learning_rate(config, 9), learning_rate(config, 10)
     (0.0007, 0.00035)
