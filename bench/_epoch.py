@@ -13,10 +13,10 @@ import numpy as np
 
 from melnet.data.dataset import shuffled_batches, steps_per_epoch
 from melnet.data.shards import Shards
-from melnet.saved import build_tier, load_description, save_tier
+from melnet.saved import build_tier, load_config, save_tier
 from melnet.training.fit import compile_tier, inputs_and_target
-from stages.command import MODELS, SHARDS
 from stages.parameters import load_params
+from stages.paths import MODELS, SHARDS
 
 STEPS = 40
 NAME = "tier-1"
@@ -24,7 +24,7 @@ NAME = "tier-1"
 
 def main() -> None:
     params = load_params(Path("params.yaml"))
-    description, settings = load_description(MODELS), params.model.tiers[NAME]
+    description, settings = load_config(MODELS), params.model.tiers[NAME]
     shards = Shards(SHARDS / "train")
     keras.utils.set_random_seed(params.train.seed)
     tier = build_tier(description, NAME, settings, recompute=params.train.recompute)

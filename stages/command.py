@@ -2,23 +2,16 @@
 
 import argparse
 import errno
-import json
 import os
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from melnet.data.atomic import size, written
+from humanize import naturalsize
+
 from stages.parameters import ParamsError, load_params
-
-PARAMS = Path("params.yaml")
-CLEAN = Path("data/24k")
-SHARDS = Path("data/shards")
-MODELS = Path("models")
-SAMPLES = Path("samples")
-METRICS = Path("metrics")
+from stages.paths import PARAMS
 
 
 class StageError(RuntimeError):
@@ -50,10 +43,4 @@ def main(
         if not full:
             raise
         where = full[0].rpartition("}} ")[2].replace(os.strerror(errno.ENOSPC), "no space left on device")
-        sys.exit(f"{name}: {where}; {size(shutil.disk_usage('.').free)} free")
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON that is byte-identical for equal content; appears complete or not at all."""
-    with written(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        sys.exit(f"{name}: {where}; {naturalsize(shutil.disk_usage('.').free)} free")

@@ -5,15 +5,13 @@ each ends with a whole phrase. Equal settings give equal bytes.
 """
 
 import time
-from pathlib import Path
 
-from melnet.data.atomic import written_folder
+from melnet.data.atomic import atomic_folder
 from stages.command import main
 from stages.demo_voice.voice import write_songs
 from stages.parameters import Params
+from stages.paths import DEMO
 from stages.progress import progress
-
-DEMO = Path("data/demo")
 
 
 def demo(params: Params) -> None:
@@ -21,7 +19,7 @@ def demo(params: Params) -> None:
     started = time.monotonic()
     settings = params.demo
     print(f"{settings.files} songs of one voice, {settings.minutes:g} minutes at {settings.sample_rate} Hz", flush=True)
-    with written_folder(DEMO, needed=int(settings.minutes * 60 * settings.sample_rate * 2)) as folder:
+    with atomic_folder(DEMO, needed=int(settings.minutes * 60 * settings.sample_rate * 2)) as folder:
         songs = write_songs(folder, settings.seed, settings.minutes, settings.files, settings.sample_rate)
         seconds = sum(progress(songs, total=settings.files, label="demo", unit="files"))
     print(f"{settings.files} songs, {seconds / 60:.2f} minutes, in {DEMO}; {time.monotonic() - started:.0f} s")

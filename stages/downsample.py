@@ -14,14 +14,17 @@ import sys
 import time
 from pathlib import Path
 
-from melnet.data.atomic import NoSpace, size, written_folder
-from stages.command import CLEAN, StageError, main
+from humanize import naturalsize
+
+from melnet.data.atomic import NoSpace, atomic_folder
+from stages.command import StageError, main
 from stages.corpus.conversion import convert_file, find, jobs
 from stages.corpus.files import named_audio
 from stages.corpus.manifest import Row, write_manifest
 from stages.corpus.remote import is_url
 from stages.execution.parallel import parallel
 from stages.parameters import Params
+from stages.paths import CLEAN
 
 LISTED = 20  # rejected files that a message names
 
@@ -38,7 +41,7 @@ def downsample(params: Params) -> None:
     print(f"{len(found)} files below {corpus}, to mono FLAC at {settings.sample_rate} Hz", flush=True)
     rows: list[Row] = []
     try:
-        with written_folder(CLEAN) as folder:
+        with atomic_folder(CLEAN) as folder:
             converted = parallel(
                 convert_file,
                 jobs(found, corpus, folder, settings.sample_rate, settings.min_seconds),
@@ -55,7 +58,7 @@ def downsample(params: Params) -> None:
             write_manifest(folder, rows)
     except NoSpace as error:
         done = len(rows) / len(found)
-        raise StageError(f"{error}" + (f"; about {size(error.free / done)} in all" if done else "")) from error
+        raise StageError(f"{error}" + (f"; about {naturalsize(error.free / done)} in all" if done else "")) from error
     if rejected:
         print(_listing(rejected), file=sys.stderr)
     print(

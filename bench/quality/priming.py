@@ -18,10 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from bench.common import ROOT, Claim, report
-from melnet.audio.convert import convert, inspect, read_mono, write_wav
+from melnet.audio.convert import convert, inspect
+from melnet.audio.files import read_mono, write_wav
 from melnet.audio.spectrogram import log_mel
 from melnet.sampling import Sampler
-from melnet.saved import Description, load
+from melnet.saved import ModelConfig, load
 from stages.demo_voice.voice import song
 
 RESULTS = ROOT / "bench/quality/priming.json"
@@ -65,7 +66,7 @@ def main() -> None:
     report(Claim.at_least(8, f"recordings of {len(rows)} with continuations nearer to the true", [int(nearer)], ""))
 
 
-def held_out(description: Description, corpus: Path | None) -> list[tuple[str, np.ndarray]]:
+def held_out(description: ModelConfig, corpus: Path | None) -> list[tuple[str, np.ndarray]]:
     """Names and log-mel spectrograms of ten recordings, long enough for all passages."""
     found: list[tuple[str, np.ndarray]] = []
     with tempfile.TemporaryDirectory() as name:

@@ -13,7 +13,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stages.parameters import divisors
+
+def divisors(tiers: int) -> tuple[int, int]:
+    """Least numbers of frames and of bands of which a spectrogram's must be multiples: its tiers halve them in turn.
+
+    Examples
+    --------
+    >>> divisors(3)
+    (2, 2)
+    """
+    return 2 ** (tiers // 2), 2 ** ((tiers - 1) // 2)
 
 
 def axis(tier: int) -> int:

@@ -23,8 +23,8 @@ STAGES = ["downsample", "slice", "train"] if BOUNDED else ["downsample", "slice"
 SMALL = {
     "demo": {"minutes": 1.2, "files": 6},
     "slice": {"frames": 20, "block_seconds": 3.0, "shard_rows": 40},
-    "model": {"mixture": 2, "tiers": {"tier-1": {"layers": 1, "hidden": 8}}},
-    "train": {"epochs": 8, "batch_size": 4, "halve_every": 2},
+    "model": {"num_components": 2, "tiers": {"tier-1": {"layers": 1, "hidden": 8}}},
+    "train": {"epochs": 8, "batch_size": 4, "lr_halving_epochs": 2},
     "generate": {"count": 2, "frames": 30, "griffin_lim_iterations": 2},
 }
 ENVIRONMENT = {

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from stages.demo import DEMO, demo
+from stages.demo import demo
 from stages.parameters import Demo, load_params
+from stages.paths import DEMO
 from tests.params_file import edit_params
 
 REPOSITORY = Path(__file__).parents[2]
