@@ -1,6 +1,6 @@
-"""One epoch of training in the folder it is run in: all batches, of which the first few are trained on.
+"""One epoch of training in the current folder: reads all batches and trains on the first ``STEPS``.
 
-Writes epoch.json, and the weights it began with as those of the model.
+Writes epoch.json, and saves the initial weights as those of the model.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Memory of training one tier: two steps in a process of its own; prints JSON with MiB and seconds.
+"""Memory of training one tier for two steps; prints MiB and seconds as JSON.
 
 python -m bench._memory_of_a_step '{"bands": 32, "frames": 50, "layers": 4, "hidden": 64, "batch": 16, ...}'
 """
@@ -29,7 +29,7 @@ def main() -> None:
     x = np.random.default_rng(0).normal(size=(batch, frames, bands)).astype("float32")
     inputs = {"x": x, "context": x} if given.get("feature_layers") else {"x": x}
     before = psutil.Process().memory_info().rss
-    # Compiling takes memory of its own, all of it before the first step: what the second step adds is looked at apart.
+    # Compiling needs memory of its own, all of it before the first step; so the second step is measured separately.
     tier.train_on_batch(inputs, x, sample_weight=np.ones(batch, "float32"))
     started, peak = time.perf_counter(), _Peak()
     tier.train_on_batch(inputs, x, sample_weight=np.ones(batch, "float32"))
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 class _Peak:
-    """The most that this process held while a step ran."""
+    """The peak memory of this process in bytes until :meth:`stop`."""
 
     def __init__(self) -> None:
         self._stopped, self._process, self._peak = threading.Event(), psutil.Process(), 0

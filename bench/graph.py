@@ -1,9 +1,9 @@
-"""What the graph costs when there is nothing to do: an up-to-date `dvc repro`, and the start of a stage.
+"""The cost of the graph when there is nothing to do: an up-to-date `dvc repro`, and the start of a stage.
 
 `dvc repro` is timed in a small copy of this project in which the graph has run once. A stage is timed from the command
-to its first work: it has imported what it needs and read params.yaml, and finds that its input is missing (downsample,
-slice); demo, which has no input, ends at a setting it cannot use, after the same imports. Python itself, started to do
-nothing, is timed in turn with them.
+to its first work: it imports what it needs, reads params.yaml, and ends because its input is missing (downsample,
+slice). The stage demo has no input; it ends at an invalid setting, after the same imports. Python that does nothing is
+timed in turn with them.
 """
 
 import statistics

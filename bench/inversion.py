@@ -1,7 +1,7 @@
 """Mel to audio: a batch of 16 spectrograms of 10 s, against ``librosa.feature.inverse.mel_to_audio`` item by item.
 
-Both run 32 iterations over the same log-mel spectrograms of the built-in voice. Quality is how near the log-mel
-spectrogram of the audio comes to the given one: the mean absolute difference in nats, and the spectral convergence
+Both run 32 iterations over the same log-mel spectrograms of the built-in voice. The quality compares the log-mel
+spectrogram of the audio with the given one: the mean absolute difference in nats, and the spectral convergence
 ``|M - M'| / |M|`` of the mel magnitudes (Frobenius norm).
 """
 
@@ -30,7 +30,7 @@ def main() -> None:
     def reference() -> float:
         return seconds(lambda: audio.update(librosa=np.stack([_librosa(item, params) for item in log_mels])))
 
-    _librosa(log_mels[0, :50], params)  # imports and compiles what it needs
+    _librosa(log_mels[0, :50], params)  # the first call imports and compiles
     measured = alternate(ROUNDS, ours, reference)
     errors, convergences = {}, {}
     for side, signals in audio.items():

@@ -1,7 +1,7 @@
 """Training: one step (forward, backward, RMSprop) of the reference tier against matmul and against keras.layers.LSTM.
 
 Reference configuration: 4 layers, hidden 64, K = 10, centralised stack, batch 16 of 50 frames x 32 bands, float32; 90
-GFLOP per step. The same tier on ``keras.layers.LSTM`` trains under plain ``fit``, which does not compile it.
+GFLOP per step. The same tier on ``keras.layers.LSTM`` is trained without XLA, as a plain ``fit`` would.
 """
 
 import time

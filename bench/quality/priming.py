@@ -1,13 +1,13 @@
-"""Priming: what follows a recording is more like its true continuation than like another second of singing.
+"""Priming: a sampled continuation of a recording is nearer to the true one than to another second of singing.
 
     python -m bench.quality.priming [--work FOLDER] [--corpus FOLDER]
 
-Uses the model of a finished run (of the project's folder, unless --work names another). Primes it with four passages of
-each of ten recordings that it never heard: new songs of the built-in voice, made with other seeds, or, with --corpus,
-recordings of a folder that the model was not trained on. The mean log-mel distance of the continuations' first second
-to the true one is compared with that to the seconds of the other nine recordings. A single second is much a matter of
-chance (a phrase may just have ended), so a recording counts by the mean over its passages; how many of the single
-passages are nearer is printed beside it. Writes bench/quality/priming.json.
+Uses the model of a finished run, in the project's folder or in that of --work. Primes it with four passages of each of
+ten recordings that it was not trained on: new songs of the built-in voice with other seeds or, with --corpus, the
+recordings of a folder. Compares the mean log-mel distance of the first second of the continuations to the true second
+with the distance to the seconds of the other nine recordings. A single second depends much on chance (a phrase may just
+have ended), so the mean over the passages of a recording counts; the share of single passages that are nearer is
+printed as well. Writes bench/quality/priming.json.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""A folder in which the stages run with parameters of their own, beside the project's."""
+"""A folder outside the project in which the stages run with their own parameters."""
 
 import json
 import subprocess
@@ -14,9 +14,9 @@ CODE = ("melnet", "stages", "dvc.yaml")
 
 
 class Workspace:
-    """Stages in a folder that stays; one that has run is not run again, and an interrupted training goes on.
+    """Runs the stages in a folder that stays: a finished stage is not run again, and an interrupted training resumes.
 
-    ``changes`` are sections and keys of the parameter file ``base``, below the project's folder.
+    ``changes`` are the values to change, by section and key, in the parameter file ``base`` of the project.
     """
 
     def __init__(self, folder: Path, base: str, changes: dict[str, dict[str, Any]]) -> None:
@@ -32,13 +32,13 @@ class Workspace:
         return load_params(self.folder / "params.yaml")
 
     def run(self, stage: str, *arguments: str, made: str) -> None:
-        """Run a stage, unless the file ``made`` is there."""
+        """Run a stage, unless its result ``made`` exists."""
         if not (self.folder / made).exists():
             command = [sys.executable, "-m", f"stages.{stage}", *arguments]
             subprocess.run(command, cwd=self.folder, env=ENVIRONMENT, check=True)
 
     def finish(self) -> None:
-        """From the corpus to samples and their metrics."""
+        """Run all stages, from the corpus to the samples and their metrics."""
         self.run("downsample", made="data/24k/manifest.parquet")
         self.run("slice", made="data/shards/normalisation.json")
         self.run("model", made="models/melnet.json")

@@ -1,3 +1,5 @@
+"""The stage `demo`: the built-in corpus, byte for byte."""
+
 import os
 import subprocess
 import sys

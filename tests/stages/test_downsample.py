@@ -1,4 +1,4 @@
-"""The stage `downsample`: from a folder of anything to recordings and their manifest."""
+"""The stage `downsample`: from a folder with files of any kind to recordings and their manifest."""
 
 import os
 import re
@@ -31,7 +31,7 @@ def corpus(tmp_path, monkeypatch):
 
 
 def run(corpus, **settings):
-    """Run the stage with these settings; its manifest by path."""
+    """Run the stage with these settings; return the rows of its manifest by path."""
     downsample(load_params(edit_params(Path(), {"corpus": {"path": str(corpus)}, "downsample": settings})))
     return {row["path"]: row for row in pq.read_table(OUTPUT / MANIFEST).to_pylist()}
 

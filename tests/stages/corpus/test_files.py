@@ -1,4 +1,4 @@
-"""Which files a corpus holds, and what is made of their names."""
+"""Which files a corpus holds, and the output names made of theirs."""
 
 import os
 from pathlib import Path

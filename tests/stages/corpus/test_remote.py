@@ -1,4 +1,4 @@
-"""A corpus at a URL is converted as if it lay in a folder."""
+"""A corpus at a URL gives the same results as the same corpus in a folder."""
 
 import functools
 import http.server
@@ -38,7 +38,7 @@ def store():
 
 @pytest.fixture
 def served(tmp_path, monkeypatch):
-    """A corpus in a folder, and the URL at which a server on loopback has the same."""
+    """A corpus in a folder, and the URL of a server on loopback that serves that folder."""
     monkeypatch.chdir(tmp_path)
     tone(tmp_path / "corpus/kerstin/a.wav", seconds=1.5, sample_rate=44100, channels=2)
     tone(tmp_path / "corpus/kerstin/b.flac", sample_rate=48000)
@@ -52,7 +52,7 @@ def served(tmp_path, monkeypatch):
 
 
 def made(corpus, folder):
-    """What the stage makes of a corpus: path -> bytes."""
+    """The results of the stage by path, as bytes."""
     downsample(write_params(folder, {"corpus": {"path": str(corpus)}}))
     return {path.relative_to(OUTPUT): path.read_bytes() for path in OUTPUT.rglob("*") if path.is_file()}
 

@@ -1,3 +1,5 @@
+"""The built-in singer: melodies, formants, sources and phrases, measured by other means than they are made with."""
+
 import hashlib
 import subprocess
 import sys
