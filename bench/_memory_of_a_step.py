@@ -15,7 +15,7 @@ import psutil
 from bench.common import ROOT
 from melnet.model.tier import Tier
 from melnet.training.cost import cost
-from melnet.training.fit import compile_tier
+from melnet.training.fit import TrainConfig, compile_tier
 from stages.parameters import load_params
 
 
@@ -24,8 +24,9 @@ def main() -> None:
     frames, batch, bands = given.pop("frames"), given.pop("batch"), given["bands"]
     changes = {"batch_size": batch, "recompute": given["recompute"]}
     settings = load_params(ROOT / "params.yaml").train.model_copy(update=changes)
-    tier = Tier(components=10, min_sigma=0.02, **given)
-    compile_tier(tier, settings)
+    config = TrainConfig(**settings.model_dump())
+    tier = Tier(num_components=10, min_sigma=0.02, **given)
+    compile_tier(tier, config)
     x = np.random.default_rng(0).normal(size=(batch, frames, bands)).astype("float32")
     inputs = {"x": x, "context": x} if given.get("feature_layers") else {"x": x}
     before = psutil.Process().memory_info().rss

@@ -19,7 +19,7 @@ import scipy.stats
 from bench.common import ROOT, Claim, alternate, python, report, seconds
 from melnet.audio.spectrogram import log_mel
 from melnet.data.dataset import Normalisation, shuffled_batches, steps_per_epoch
-from melnet.data.shards import Settings, Shards, ShardWriter
+from melnet.data.shards import Shards, ShardSpec, ShardWriter
 from stages.demo_voice.voice import song
 from stages.parameters import load_params
 
@@ -63,10 +63,10 @@ def write_shards(folder: Path) -> None:
     """Write a minute of singing again and again, with new noise; the first element of each slice is its number."""
     params, rng = load_params(ROOT / "params.yaml"), np.random.default_rng(1)
     rate, frames, bands = params.downsample.sample_rate, params.slice.frames, params.mel.n_mels
-    settings = Settings(frames=frames, sample_rate=rate, mel=params.mel)
-    sung = log_mel(np.concatenate(list(song(rng, 60, rate))), params.mel, rate)
+    spec = ShardSpec(frames, params.mel_spec)
+    sung = log_mel(np.concatenate(list(song(rng, 60, rate))), params.mel_spec)
     sung = sung[: len(sung) // frames * frames].reshape(-1, frames, bands)
-    with ShardWriter(folder, settings, params.slice.shard_rows) as writer:
+    with ShardWriter(folder, spec, params.slice.shard_rows) as writer:
         for first in range(0, ROWS, RECORDING_ROWS):
             numbers = np.arange(first, min(first + RECORDING_ROWS, ROWS))
             mels = sung[numbers % len(sung)] + rng.normal(0, 0.01, (len(numbers), 1, bands)).astype(np.float32)

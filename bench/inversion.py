@@ -25,7 +25,7 @@ def main() -> None:
     audio: dict[str, np.ndarray] = {}
 
     def ours() -> float:
-        return seconds(lambda: audio.update(ours=mel_to_audio(log_mels, params.mel, rate, ITERATIONS, seed=1)))
+        return seconds(lambda: audio.update(ours=mel_to_audio(log_mels, params.mel_spec, ITERATIONS, seed=1)))
 
     def reference() -> float:
         return seconds(lambda: audio.update(librosa=np.stack([_librosa(item, params) for item in log_mels])))
@@ -34,7 +34,7 @@ def main() -> None:
     measured = alternate(ROUNDS, ours, reference)
     errors, convergences = {}, {}
     for side, signals in audio.items():
-        again = np.stack([log_mel(signal, params.mel, rate) for signal in signals])
+        again = np.stack([log_mel(signal, params.mel_spec) for signal in signals])
         errors[side], convergences[side] = log_mel_error(again, log_mels), _convergence(again, log_mels)
         print(f"{side}: log-mel error {errors[side]:.4f} nats, spectral convergence {convergences[side]:.4f}")
     report(
@@ -52,7 +52,7 @@ def _spectrogram(seed: int, params: Params) -> np.ndarray:
     """Log-mel of the first seconds of a song; (frames, bands)."""
     rate = params.downsample.sample_rate
     sung = np.concatenate(list(song(np.random.default_rng(seed), SECONDS, rate)))[: SECONDS * rate]
-    return log_mel(sung.astype(np.float32), params.mel, rate)
+    return log_mel(sung.astype(np.float32), params.mel_spec)
 
 
 def _librosa(item: np.ndarray, params: Params) -> np.ndarray:

@@ -11,8 +11,8 @@ import statistics
 from concurrent.futures import ThreadPoolExecutor
 
 from bench.common import ROOT, Claim, python, report
-from melnet.training.cost import cost, costs, tiers
 from stages.parameters import load_params
+from stages.train import model_costs
 
 LIMIT = 24 * 2**30
 REFERENCE = {"bands": 32, "frames": 50, "layers": 4, "hidden": 64, "batch": 16, "recompute": False}
@@ -68,7 +68,7 @@ def step(**change: object) -> dict[str, float]:
 
 
 def paper_tier() -> dict[str, float]:
-    shape = costs(load_params(BLIZZARD))["tier-1"].shape
+    shape = model_costs(load_params(BLIZZARD))["tier-1"].shape
     settings = load_params(BLIZZARD).model.tiers["tier-1"]
     return step(
         bands=shape.bands,
@@ -84,12 +84,13 @@ def fits() -> None:
     """Print the largest computed batch within the limit, for each of the paper's tiers."""
     params = load_params(BLIZZARD)
     for recompute in (False, True):
-        train = params.train.model_copy(update={"recompute": recompute})
-        said = []
-        for name, tier, frames in tiers(params.model_copy(update={"train": train})):
-            fitting = [batch for batch in (1, 2, 4, 8, 16, 32) if cost(tier, batch, frames).peak <= LIMIT]
-            said.append(f"{name} {f'batch {fitting[-1]}' if fitting else 'none'}")
-        print(f"largest batch in 24 GiB, computed, gates {'recomputed' if recompute else 'stored'}: {', '.join(said)}")
+        fitting: dict[str, int] = {}
+        for batch in (1, 2, 4, 8, 16, 32):
+            train = params.train.model_copy(update={"recompute": recompute, "batch_size": batch})
+            for name, cost in model_costs(params.model_copy(update={"train": train})).items():
+                fitting[name] = max(fitting.get(name, 0), batch if cost.peak <= LIMIT else 0)
+        said = ", ".join(f"{name} {f'batch {batch}' if batch else 'none'}" for name, batch in fitting.items())
+        print(f"largest batch in 24 GiB, computed, gates {'recomputed' if recompute else 'stored'}: {said}")
 
 
 if __name__ == "__main__":

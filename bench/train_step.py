@@ -32,12 +32,12 @@ def main() -> None:
     square = ops.convert_to_tensor(rng.normal(size=(MATMUL, MATMUL)).astype("float32"))
     multiply = compiled(lambda a: ops.matmul(a, a))
 
-    tier = Tier(bands=BANDS, layers=LAYERS, hidden=HIDDEN, components=COMPONENTS, min_sigma=0.02)
+    tier = Tier(bands=BANDS, layers=LAYERS, hidden=HIDDEN, num_components=COMPONENTS, min_sigma=0.02)
     compile_tier(tier, SETTINGS)
     compile_seconds = seconds(lambda: tier.train_on_batch({"x": x}, x, sample_weight=weights))
     print(f"ours: {tier.count_params():,} weights, first step {compile_seconds:.1f} s")
 
-    stock = ReferenceTier(batch=BATCH, bands=BANDS, layers=LAYERS, hidden=HIDDEN, components=COMPONENTS)
+    stock = ReferenceTier(batch=BATCH, bands=BANDS, layers=LAYERS, hidden=HIDDEN, num_components=COMPONENTS)
     stock.compile(
         optimizer=keras.optimizers.RMSprop(SETTINGS.learning_rate, momentum=0.9, global_clipnorm=1.0),
         loss=MixtureLoss(0.02),

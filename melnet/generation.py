@@ -143,34 +143,47 @@ def measure(
 ) -> dict[str, Any]:
     """Metrics of samples beside the test split, as ``metrics/generate.json`` holds them (docs/formats.md)."""
     sampled = config.normalisation.normalise(generated.log_mels)
-    reference, by_singer = _recorded(config, test)
+    reference, by_singer = recorded_statistics(config, test)
     band_samples = baselines.band.sample(sampled.shape[:2], np.random.default_rng(0))
     metrics: dict[str, Any] = {
         "frechet": frechet_distance(frame_statistics(sampled), reference),
-        "frechet_train": frechet_distance(_recorded(config, train)[0], reference),
+        "frechet_train": frechet_distance(recorded_statistics(config, train)[0], reference),
         "frechet_band_baseline": frechet_distance(frame_statistics(band_samples), reference),
     }
     if config.singers:
-        metrics["frechet_by_singer"] = {
-            config.singers[sung]: {
-                config.singers[heard]: frechet_distance(
-                    frame_statistics(sampled[generated.singer_ids == sung]), recordings
-                )
-                for heard, recordings in sorted(by_singer.items())
-            }
-            for sung in np.unique(generated.singer_ids).tolist()
-        }
+        metrics["frechet_by_singer"] = frechet_by_singer(config.singers, sampled, generated.singer_ids, by_singer)
     recorded = np.stack([passage.log_mel for passage in passages(test, generation.count, generation.frames)])
     metrics["log_mel_error_copy"] = _inversion_error(recorded, _invert(recorded, config.mel, generation), config.mel)
     metrics["log_mel_error_generated"] = _inversion_error(generated.log_mels, generated.audio, config.mel)
     return metrics
 
 
-def _recorded(config: ModelConfig, shards: Shards) -> tuple[Gaussian, dict[int, Gaussian]]:
-    """Statistics of the frames of a split, and of the frames of each singer by singer id."""
+def frechet_by_singer(
+    names: Sequence[str], sampled: np.ndarray, singer_ids: np.ndarray, recorded: dict[int, Gaussian]
+) -> dict[str, dict[str, float]]:
+    """Fréchet distance of the samples of each singer from the recordings of each, by the names of both.
+
+    Parameters
+    ----------
+    sampled : (count, frames, bands)
+        Normalised log-mel.
+    recorded
+        See :func:`recorded_statistics`.
+    """
+    return {
+        names[sung]: {
+            names[other]: frechet_distance(frame_statistics(sampled[singer_ids == sung]), recordings)
+            for other, recordings in sorted(recorded.items())
+        }
+        for sung in np.unique(singer_ids).tolist()
+    }
+
+
+def recorded_statistics(config: ModelConfig, *splits: Shards) -> tuple[Gaussian, dict[int, Gaussian]]:
+    """Statistics of the frames of some splits together, and of those of each singer by singer id."""
     whole = FrameStatistics(config.mel.n_mels)
     by_singer: dict[int, FrameStatistics] = {}
-    for batch in batches(shards, config.normalisation, 512, config.singers):
+    for batch in (batch for split in splits for batch in batches(split, config.normalisation, 512, config.singers)):
         x, singers = batch.x[batch.weights > 0], batch.singers[batch.weights > 0]
         whole.update(x)
         for singer_id in np.unique(singers).tolist() if config.singers else []:

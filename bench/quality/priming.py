@@ -35,11 +35,11 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=ROOT, help="folder of a finished run")
     parser.add_argument("--corpus", type=Path, help="recordings that the model was not trained on")
     arguments = parser.parse_args()
-    description, tiers = load(arguments.work / "models")
-    mels = held_out(description, arguments.corpus)
-    rate = description.sample_rate / description.mel.hop_length
+    config, tiers = load(arguments.work / "models")
+    mels = held_out(config, arguments.corpus)
+    rate = 1 / config.mel.seconds_per_frame
     known, second = round(PRIME_SECONDS * rate), round(rate)
-    normalisation = description.normalisation
+    normalisation = config.normalisation
     bounds = [normalisation.normalise(limit) for limit in (normalisation.low, normalisation.high)]
     sampler = Sampler(tiers, *bounds)
     rows = []
@@ -66,17 +66,17 @@ def main() -> None:
     report(Claim.at_least(8, f"recordings of {len(rows)} with continuations nearer to the true", [int(nearer)], ""))
 
 
-def held_out(description: ModelConfig, corpus: Path | None) -> list[tuple[str, np.ndarray]]:
+def held_out(config: ModelConfig, corpus: Path | None) -> list[tuple[str, np.ndarray]]:
     """Names and log-mel spectrograms of ten recordings, long enough for all passages."""
     found: list[tuple[str, np.ndarray]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for path in sorted(corpus.rglob("*.*")) if corpus else songs(folder):
             if len(found) < RECORDINGS and path.suffix in (".wav", ".flac"):
-                convert(inspect(path), folder / "clean.flac", description.sample_rate)
+                convert(inspect(path), folder / "clean.flac", config.mel.sample_rate)
                 signal = read_mono(folder / "clean.flac")
-                if len(signal) > (max(ENDS) + 1.2) * description.sample_rate:
-                    found.append((path.stem, log_mel(signal, description.mel, description.sample_rate)))
+                if len(signal) > (max(ENDS) + 1.2) * config.mel.sample_rate:
+                    found.append((path.stem, log_mel(signal, config.mel)))
     return found
 
 

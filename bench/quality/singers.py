@@ -18,9 +18,8 @@ import numpy as np
 from bench.common import ROOT, Claim, report
 from bench.quality.workspace import Workspace
 from melnet.data.shards import Shards
-from melnet.sampling import Sampler
+from melnet.generation import GenerationConfig, frechet_by_singer, recorded_statistics, sampler
 from melnet.saved import load
-from stages.distances import by_singer, statistics
 
 RESULTS = ROOT / "bench/quality/singers.json"
 TEMPERATURES = (0.8, 0.9, 1.0)
@@ -61,17 +60,14 @@ def main() -> None:
 
 def measured(workspace: Workspace, temperature: float) -> dict[str, dict[str, float]]:
     """Distance of the samples for each singer from the held-out recordings of each singer."""
-    description, tiers = load(workspace.folder / "models")
-    _, recorded = statistics(
-        description, *(Shards(workspace.folder / "data/shards" / split) for split in ("valid", "test"))
-    )
-    normalisation = description.normalisation
-    low, high = normalisation.normalise(normalisation.low), normalisation.normalise(normalisation.high)
+    config, tiers = load(workspace.folder / "models")
+    splits = (Shards(workspace.folder / "data/shards" / split) for split in ("valid", "test"))
+    _, recorded = recorded_statistics(config, *splits)
     settings = workspace.params.generate
-    singers = np.repeat(np.arange(len(description.singers)), COUNT)
-    sampler = Sampler(tiers, low, high, temperature, None)
-    sampled = sampler.sample(len(singers), settings.frames, settings.seed, singers=singers)
-    return by_singer(description, sampled, singers, recorded)
+    singers = np.repeat(np.arange(len(config.singers)), COUNT)
+    generation = GenerationConfig(len(singers), settings.frames, temperature)
+    sampled = sampler(config, tiers, generation).sample(len(singers), settings.frames, settings.seed, singers=singers)
+    return frechet_by_singer(config.singers, sampled, singers, recorded)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.common import ROOT
 from bench.quality.workspace import Workspace
-from melnet.training.cost import costs
+from stages.train import model_costs
 
 RESULTS = ROOT / "bench/quality/tiers.json"
 BASE = "params/three-tiers.yaml"
@@ -42,7 +42,7 @@ def measured(workspace: Workspace) -> dict[str, Any]:
     workspace.finish()
     evaluated, generated = workspace.metrics("evaluate"), workspace.metrics("generate")
     params = workspace.params
-    work = sum(cost.flop for cost in costs(params).values())
+    work = sum(cost.flop for cost in model_costs(params).values())
     return {
         "epochs": params.train.epochs,
         "gigaflop_per_step": round(work / 1e9),
