@@ -20,7 +20,6 @@ ROUNDS = 2  # the reference takes about half a minute
 
 def main() -> None:
     params = load_params(ROOT / "params.yaml")
-    rate = params.downsample.sample_rate
     log_mels = np.stack([_spectrogram(seed, params) for seed in range(ITEMS)])
     audio: dict[str, np.ndarray] = {}
 
