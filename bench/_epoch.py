@@ -13,8 +13,9 @@ import numpy as np
 
 from melnet.data.dataset import shuffled_batches, steps_per_epoch
 from melnet.data.shards import Shards
+from melnet.model.multiscale import inputs_and_target
 from melnet.saved import build_tier, load_description, save_tier
-from melnet.training.fit import compile_tier, inputs_and_target
+from melnet.training.fit import compile_tier
 from stages.command import MODELS, SHARDS
 from stages.parameters import load_params
 
@@ -36,7 +37,7 @@ def main() -> None:
     took = []
     for number, batch in enumerate(islice(stream, steps)):
         if number < STEPS:
-            inputs, target = inputs_and_target(batch, description.place(NAME))
+            inputs, target = inputs_and_target(batch.x, batch.singers, description.tier_index(NAME))
             started = time.perf_counter()
             tier.train_on_batch(inputs, target, sample_weight=batch.weights)
             took.append(time.perf_counter() - started)

@@ -56,7 +56,7 @@ def measured(size: dict[str, int], peak: float) -> dict[str, Any]:
     """Medians of a training step and of sampling one batch."""
     frames = size["frames"]
     options = {name: size[name] for name in ("bands", "layers", "hidden")}
-    tier = Tier(components=10, min_sigma=0.02, **options)
+    tier = Tier(num_components=10, min_sigma=0.02, **options)
     compile_tier(tier, load_params(ROOT / "params.yaml").train)
     x = np.random.default_rng(0).normal(size=(BATCH, frames, size["bands"])).astype("float32")
     weights = np.ones(BATCH, "float32")

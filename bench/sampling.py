@@ -20,7 +20,7 @@ PASSES, ROUNDS = 3, 5
 
 
 def main() -> None:
-    tier = Tier(bands=BANDS, layers=LAYERS, hidden=HIDDEN, components=COMPONENTS, min_sigma=0.02)
+    tier = Tier(bands=BANDS, layers=LAYERS, hidden=HIDDEN, num_components=COMPONENTS, min_sigma=0.02)
     low, high = np.full(BANDS, -4, np.float32), np.full(BANDS, 4, np.float32)
     sampler = Sampler([tier], low, high)
     forward = compiled(tier)

@@ -32,7 +32,7 @@ def main() -> None:
     square = ops.convert_to_tensor(rng.normal(size=(MATMUL, MATMUL)).astype("float32"))
     multiply = compiled(lambda a: ops.matmul(a, a))
 
-    tier = Tier(bands=BANDS, layers=LAYERS, hidden=HIDDEN, components=COMPONENTS, min_sigma=0.02)
+    tier = Tier(bands=BANDS, layers=LAYERS, hidden=HIDDEN, num_components=COMPONENTS, min_sigma=0.02)
     compile_tier(tier, SETTINGS)
     compile_seconds = seconds(lambda: tier.train_on_batch({"x": x}, x, sample_weight=weights))
     print(f"ours: {tier.count_params():,} weights, first step {compile_seconds:.1f} s")

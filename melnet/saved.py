@@ -19,9 +19,8 @@ from pydantic import ValidationError
 
 from melnet.data.atomic import written
 from melnet.data.dataset import Normalisation
-from melnet.model.multiscale import shape
+from melnet.model.multiscale import TierIndex, shape
 from melnet.model.tier import Tier
-from melnet.training.fit import Place
 from stages.parameters import Mel, Model
 from stages.parameters import Tier as TierSettings
 
@@ -74,9 +73,9 @@ class Description:
             normalisation=normalisation,
         )
 
-    def place(self, tier: str) -> Place:
-        """The place of a tier, given by its name."""
-        return Place(self.tiers.index(tier) + 1, len(self.tiers))
+    def tier_index(self, tier: str) -> TierIndex:
+        """The number of a tier, given by its name, and the number of tiers."""
+        return TierIndex(self.tiers.index(tier) + 1, len(self.tiers))
 
     def to_json(self) -> str:
         """What stands in ``melnet.json``."""
@@ -112,15 +111,15 @@ def settings_path(folder: Path, tier: str) -> Path:
 
 def build_tier(description: Description, tier: str, settings: TierSettings, *, recompute: bool = False) -> Tier:
     """A tier of the described model with initial weights; ``recompute`` as in :class:`melnet.model.tier.Tier`."""
-    place = description.place(tier)
+    index = description.tier_index(tier)
     return Tier(
-        bands=shape(*place, description.frames, description.mel.n_mels).bands,
+        bands=shape(*index, description.frames, description.mel.n_mels).bands,
         layers=settings.layers,
         hidden=settings.hidden,
-        components=description.mixture,
+        num_components=description.mixture,
         min_sigma=description.min_sigma,
         cell=description.cell,
-        feature_layers=0 if place.tier == 1 else settings.feature_layers or settings.layers,
+        feature_layers=0 if index.number == 1 else settings.feature_layers or settings.layers,
         singers=len(description.singers),
         recompute=recompute,
         name=tier.replace("-", "_"),

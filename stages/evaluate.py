@@ -47,7 +47,7 @@ def evaluate(params: Params) -> None:
         scored = batches(test, normalisation, params.evaluate.batch_size, description.singers)
         for batch in progress(scored, total=steps, label="evaluate", unit="steps"):
             real = batch.x[batch.weights > 0]
-            parts = [part[batch.weights > 0] for part in likelihood.by_tier(batch)]
+            parts = [part[batch.weights > 0] for part in likelihood.by_tier(batch.x, batch.singers)]
             nats = {
                 "nll": interleave(parts),
                 "baseline_band_nll": band.nll(real),

@@ -37,6 +37,7 @@ from stages.command import METRICS, MODELS, SAMPLES, SHARDS, StageError, main, w
 from stages.distances import distances
 from stages.figures import save, spectrogram_strip, waveforms
 from stages.parameters import Generate, Params, mel_edges
+from stages.progress import progress
 
 SHOWN = 4  # spectrograms of a row, and signals, in the pictures
 JOINT_FRAMES = 8  # of the prime that are turned into audio again, to join the sample to it
@@ -57,13 +58,16 @@ def generate(params: Params) -> None:
         low, high = normalisation.normalise(normalisation.low), normalisation.normalise(normalisation.high)
         _announce(settings, description, prime)
         sampler = Sampler(tiers, low, high, settings.temperature, settings.top_components)
-        sampled = sampler.sample(
-            settings.count,
-            settings.frames,
-            settings.seed,
-            singers=singers,
-            prime=None if prime is None else normalisation.normalise(prime.log_mel),
-        )
+        steps = sampler.steps(settings.count, settings.frames)
+        with progress(total=steps, label="generate", unit="frames") as bar:
+            sampled = sampler.sample(
+                settings.count,
+                settings.frames,
+                settings.seed,
+                singers=singers,
+                prime=None if prime is None else normalisation.normalise(prime.log_mel),
+                on_frame=bar.update,
+            )
         log_mels = normalisation.denormalise(sampled)
         real = np.stack([passage.log_mel for passage in passages(test, settings.count, settings.frames)])
         audio = _audio(log_mels, description, settings)

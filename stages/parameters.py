@@ -13,6 +13,8 @@ from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from melnet.model.multiscale import divisors
+
 # A float field takes a whole number too, never a string, NaN or infinity.
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 ADDRESS = r"^([\w.-]+|\[[0-9A-Fa-f:.]+\]):[1-9][0-9]{0,4}$"
@@ -179,11 +181,6 @@ class Params(Section):
         if isinstance(singer, list) and len(singer) != count:
             raise ValueError(f"generate.singer: {len(singer)} names for generate.count: {count} samples")
         return self
-
-
-def divisors(tiers: int) -> tuple[int, int]:
-    """What the numbers of frames and of bands have to be multiples of: even tiers halve frames, odd ones bands."""
-    return 2 ** (tiers // 2), 2 ** ((tiers - 1) // 2)
 
 
 def check_divisible(key: str, size: int, divisor: int, tiers: int) -> None:

@@ -145,7 +145,7 @@ def _train_tier(params: Params, description: Description, name: str, share: Shar
             settings=params.train,
             progress=progress,
             callbacks=[*_logs(LOGS / name, progress), Pace(name)] if first else [],
-            place=description.place(name),
+            tier_index=description.tier_index(name),
             singers=description.singers,
             devices=count,
             share=share,

@@ -90,7 +90,7 @@ def tiers(params: Params, singers: int = 2) -> Iterator[tuple[str, Tier, int]]:
         normalisation=Normalisation(*np.zeros((4, bands), np.float32)),
     )
     for name in description.tiers:
-        frames = shape(*description.place(name), params.slice.frames, bands).frames
+        frames = shape(*description.tier_index(name), params.slice.frames, bands).frames
         tier = build_tier(description, name, params.model.tiers[name], recompute=params.train.recompute)
         yield name, tier, frames
 

@@ -12,7 +12,7 @@ import threading
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -23,29 +23,13 @@ from melnet.data.atomic import written
 from melnet.data.dataset import WHOLE, Batch, Normalisation, Share, batches, shuffled_batches, steps_per_epoch
 from melnet.data.shards import Shards
 from melnet.model.mixture import MixtureLoss, negative_log_likelihood
-from melnet.model.multiscale import target_and_context
+from melnet.model.multiscale import TierIndex, inputs_and_target
 from melnet.model.recurrent import Tensor
-from melnet.model.tier import Inputs, Tier
+from melnet.model.tier import Tier
 from stages.parameters import Train
 
 Epoch = dict[str, float]
-
-
-class Place(NamedTuple):
-    """The place of a tier among those of a model, both counted from 1."""
-
-    tier: int = 1
-    tiers: int = 1
-
-
-ONLY = Place()
-
-
-def inputs_and_target(batch: Batch, place: Place) -> tuple[Inputs, np.ndarray]:
-    """What a tier at a place takes of a batch of whole slices, and what it models of it."""
-    target, context = target_and_context(batch.x, *place)
-    inputs = {"x": target, "singer": batch.singers}
-    return (inputs if context is None else {**inputs, "context": context}), target
+ONLY_TIER = TierIndex(1, 1)
 
 
 class TrainingDiverged(RuntimeError):
@@ -213,7 +197,7 @@ def fit(
     settings: Train,
     progress: Progress,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-    place: Place = ONLY,
+    tier_index: TierIndex = ONLY_TIER,
     singers: Sequence[str] = (),
     devices: int = 1,
     share: Share = WHOLE,
@@ -247,10 +231,10 @@ def fit(
             return shuffled_batches(train, normalisation, size, singers, seed=settings.seed, first_epoch=done)
 
         tier.fit(
-            Replayed(lambda: _with_targets(epoch(), place, share), steps_per_epoch(len(train), size)),
+            Replayed(lambda: _with_targets(epoch(), tier_index, share), steps_per_epoch(len(train), size)),
             shuffle=False,
             validation_data=Replayed(
-                lambda: _with_targets(batches(valid, normalisation, size, singers), place, share),
+                lambda: _with_targets(batches(valid, normalisation, size, singers), tier_index, share),
                 steps_per_epoch(len(valid), size),
             ),
             initial_epoch=first,
@@ -273,6 +257,6 @@ def learning_rate(settings: Train, epoch: int) -> float:
     return settings.learning_rate * 0.5 ** (epoch // settings.halve_every)
 
 
-def _with_targets(stream: Iterator[Batch], place: Place, share: Share) -> Iterator[tuple[Any, Any, Any]]:
+def _with_targets(stream: Iterator[Batch], index: TierIndex, share: Share) -> Iterator[tuple[Any, Any, Any]]:
     for batch in map(share.rows, stream):
-        yield *inputs_and_target(batch, place), batch.weights
+        yield *inputs_and_target(batch.x, batch.singers, index), batch.weights

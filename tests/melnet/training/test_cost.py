@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[3]
 
 def test_a_step_of_the_reference_tier_is_90_gflop():
     """4 layers of 64, K = 10, batch 16 of 50 x 32: what the benchmark of the training step divides by."""
-    tier = Tier(bands=32, layers=4, hidden=64, components=10, min_sigma=0.02)
+    tier = Tier(bands=32, layers=4, hidden=64, num_components=10, min_sigma=0.02)
     found = cost(tier, 16, 50)
     assert found.flop / 1e9 == pytest.approx(90, rel=0.05)
     assert found.weights == tier.count_params()
@@ -23,7 +23,7 @@ def test_a_step_of_the_reference_tier_is_90_gflop():
 
 def test_memory_grows_with_what_is_kept_and_with_the_weights():
     small, deep, wide = (
-        cost(Tier(bands=32, layers=layers, hidden=hidden, components=10, min_sigma=0.02), 16, 50).memory
+        cost(Tier(bands=32, layers=layers, hidden=hidden, num_components=10, min_sigma=0.02), 16, 50).memory
         for layers, hidden in ((2, 64), (4, 64), (2, 128))
     )
     assert 1.9 < deep / small < 2.1
@@ -31,7 +31,7 @@ def test_memory_grows_with_what_is_kept_and_with_the_weights():
 
 
 def test_recomputing_takes_less_memory_for_the_same_flop():
-    options = {"bands": 32, "layers": 2, "hidden": 32, "components": 5, "min_sigma": 0.02}
+    options = {"bands": 32, "layers": 2, "hidden": 32, "num_components": 5, "min_sigma": 0.02}
     kept, again = (cost(Tier(**options, recompute=recompute), 16, 50) for recompute in (False, True))
     assert 0.5 < again.memory / kept.memory < 0.8
     assert again.weights == kept.weights

@@ -43,7 +43,7 @@ def data(tmp_path_factory):
 
 
 def new_tier():
-    return fixed(Tier(bands=BANDS, layers=1, hidden=6, components=2, min_sigma=0.02))
+    return fixed(Tier(bands=BANDS, layers=1, hidden=6, num_components=2, min_sigma=0.02))
 
 
 def trained(data, path, callbacks=(), settings=SETTINGS, fingerprint="a"):
