@@ -6,19 +6,25 @@ import numpy as np
 from keras import ops
 
 from melnet.backend import compiled
-from melnet.data.dataset import Batch
 from melnet.model.mixture import negative_log_likelihood
-from melnet.model.multiscale import interleave
+from melnet.model.multiscale import TierIndex, inputs_and_target, interleave
 from melnet.model.recurrent import Tensor
 from melnet.model.tier import Inputs, Tier
-from melnet.training.fit import Place, inputs_and_target
 
 
 class Likelihood:
-    """Nats of each element of a spectrogram, whichever tier models it.
+    """The negative log-likelihood, in nats, of each element of a spectrogram under the tier that models it.
 
-    The tiers' parts are disjoint and together everything, and each is conditioned on the earlier ones: the sum over
-    all elements is the negative log-likelihood of the whole, comparable between one tier and many.
+    The sum over all elements is that of the whole spectrogram, so models with different numbers of tiers compare.
+
+    Parameters
+    ----------
+    tiers
+        All tiers of a model, the first tier first.
+
+    >>> tier = Tier(bands=2, layers=1, hidden=4, num_components=1, min_sigma=0.01)
+    >>> Likelihood([tier]).nats(np.zeros((1, 3, 2), np.float32), np.zeros(1, np.int32)).shape
+    (1, 3, 2)
     """
 
     def __init__(self, tiers: Sequence[Tier]) -> None:
@@ -29,14 +35,22 @@ class Likelihood:
     def _score(tier: Tier) -> Callable[[Inputs, Tensor], Tensor]:
         return compiled(lambda inputs, x: negative_log_likelihood(x, tier(inputs), tier.min_sigma))
 
-    def by_tier(self, batch: Batch) -> list[np.ndarray]:
-        """Nats (batch, frames, bands) of each tier's part, the first tier's first."""
+    def by_tier(self, x: np.ndarray, singers: np.ndarray) -> list[np.ndarray]:
+        """Nats of each tier's part, the first tier first; arguments as in :meth:`nats`."""
         nats = []
         for number, score in enumerate(self._scores, start=1):
-            inputs, target = inputs_and_target(batch, Place(number, len(self.tiers)))
+            inputs, target = inputs_and_target(x, singers, TierIndex(number, len(self.tiers)))
             nats.append(ops.convert_to_numpy(score(inputs, target)))
         return nats
 
-    def nats(self, batch: Batch) -> np.ndarray:
-        """Nats of every element, (batch, frames, bands)."""
-        return interleave(self.by_tier(batch))
+    def nats(self, x: np.ndarray, singers: np.ndarray) -> np.ndarray:
+        """Nats of every element, shaped like x.
+
+        Parameters
+        ----------
+        x : (batch, frames, bands), float32
+            Normalised log-mel.
+        singers : (batch,), int32
+            Indices of singers; without effect on tiers that know none.
+        """
+        return interleave(self.by_tier(x, singers))

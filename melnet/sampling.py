@@ -1,15 +1,16 @@
-"""Autoregressive sampling with carried state: spectrograms tier by tier, frame by frame and band by band.
+"""Autoregressive sampling of spectrograms: tier by tier, frame by frame and band by band.
 
-For each tier one compiled function advances a few spectrograms by one frame, so time is linear in frames, and any
-number of frames runs on the same compiled code; only the feature-extraction network of later tiers, which sees all
-frames at once, is compiled for their number. The few are as many as always, whatever the number asked for: that a
-sample does not depend on what is drawn beside it holds to the last bit. Several such groups run side by side.
+One compiled function for each tier advances a group of spectrograms by one frame, and the recurrent state is carried
+from frame to frame. So the time is linear in the number of frames, and the code is compiled once for any number; only
+the feature-extraction network of later tiers, which sees all frames at once, is compiled anew for another number.
+
+Groups always hold :data:`GROUP` spectrograms, padded if fewer are asked for, so that a sample is bit-identical whatever
+is drawn with it. Groups run in parallel.
 """
 
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 from keras import ops
@@ -18,17 +19,21 @@ from melnet.backend import compiled
 from melnet.model import mixture
 from melnet.model.multiscale import divisors, interleave, shape, split, target_and_context
 from melnet.model.recurrent import Tensor, row
-from melnet.model.tier import Carried, Inputs, Tier
-from stages.progress import progress
+from melnet.model.tier import DecoderState, Inputs, Tier
 
-GROUP = 8  # spectrograms advanced by one compiled call
+GROUP = 8
+"""spectrograms that one compiled call advances"""
 
 
 def noise(seed: int, samples: range, frames: int, bands: int, tier: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Uniform and normal draws, each (frames, bands, len(samples)) float32.
+    """Uniform and normal draws for some samples, each (frames, bands, len(samples)) float32.
 
-    Those of sample n depend on ``seed``, the tier and n only: not on what is drawn with it, nor on how many frames
-    follow.
+    The draws of a sample depend on the seed, the tier and the sample's number alone: neither on the samples beside it
+    nor on the number of frames.
+
+    >>> uniform, normal = noise(0, range(2), frames=5, bands=3)
+    >>> uniform.shape, bool((noise(0, range(1), frames=1, bands=3)[0] == uniform[:1, :, :1]).all())
+    ((5, 3, 2), True)
     """
     pairs = [[np.random.default_rng([seed, n, kind, tier]) for kind in range(2)] for n in samples]
     uniform = np.stack([pair[0].random((frames, bands), np.float32) for pair in pairs], axis=-1)
@@ -42,12 +47,17 @@ class Sampler:
     Parameters
     ----------
     tiers
-        The first tier first.
+        All tiers of the model, the first tier first.
+    low, high : (bands,)
+        Range of each band in normalised values, to which draws are clipped. Without it a well-trained model drew values
+        15 nats above the loudest recording, because each value beyond the training data led the next further away.
     temperature, top_components
         See :func:`melnet.model.mixture.sample`.
-    low, high : (bands,)
-        Normalised; draws are clipped to them. A value beyond all that was trained on leads the model further astray: a
-        model trained for long drew 15 nats above the loudest recording, in sweeps, without this.
+
+    >>> bound = np.full(2, 3, np.float32)
+    >>> sampler = Sampler([Tier(bands=2, layers=1, hidden=4, num_components=1, min_sigma=0.01)], -bound, bound)
+    >>> sampler.sample(3, frames=5, seed=0).shape
+    (3, 5, 2)
     """
 
     def __init__(
@@ -59,24 +69,24 @@ class Sampler:
         top_components: int | None = None,
     ) -> None:
         self.tiers = tiers
-        whole = np.stack([low, high])[:, None]  # (2, 1, bands): of every frame
-        spread = np.broadcast_to(whole, (2, divisors(len(tiers))[0], len(low)))
-        bounds = [target_and_context(spread, number, len(tiers))[0][:, 0] for number in range(1, len(tiers) + 1)]
-        self._advance = [
+        count = len(tiers)
+        ranges = np.broadcast_to(np.stack([low, high])[:, None], (2, divisors(count)[0], len(low)))  # of every frame
+        bounds = [target_and_context(ranges, number, count)[0][:, 0] for number in range(1, count + 1)]
+        self._frame_step = [
             self._compiled_step(tier, limits, temperature, top_components)
             for tier, limits in zip(tiers, bounds, strict=True)
         ]
         self._condition = [compiled(tier.condition) for tier in tiers]
-        self._warm = [compiled(tier.warm) for tier in tiers]
+        self._prefill = [compiled(tier.prefill) for tier in tiers]
 
     @staticmethod
     def _compiled_step(
         tier: Tier, limits: np.ndarray, temperature: float, top_components: int | None
-    ) -> Callable[..., Carried]:
-        bounds = ops.convert_to_tensor(limits[0]), ops.convert_to_tensor(limits[1])
+    ) -> Callable[..., DecoderState]:
+        low, high = ops.convert_to_tensor(limits[0]), ops.convert_to_tensor(limits[1])
 
-        def step(carried: Carried, condition: dict[str, Tensor], uniform: Tensor, normal: Tensor) -> Carried:
-            def choose(parameters: Tensor, f: Tensor) -> Tensor:
+        def step(state: DecoderState, condition: dict[str, Tensor], uniform: Tensor, normal: Tensor) -> DecoderState:
+            def sample_fn(parameters: Tensor, f: Tensor) -> Tensor:
                 drawn = mixture.sample(
                     parameters,
                     row(uniform, f),
@@ -85,11 +95,17 @@ class Sampler:
                     temperature=temperature,
                     top_components=top_components,
                 )
-                return ops.clip(drawn, row(bounds[0], f), row(bounds[1], f))
+                return ops.clip(drawn, row(low, f), row(high, f))
 
-            return tier.frame_step(carried, choose, condition)[0]
+            return tier.frame_step(state, sample_fn, condition)[0]
 
         return compiled(step)
+
+    def steps(self, count: int, frames: int) -> int:
+        """How many frames of all tiers and groups :meth:`sample` draws, and so how often it calls ``on_frame``."""
+        tiers, groups = len(self.tiers), -(-count // GROUP)
+        drawn = _round_up(frames, divisors(tiers)[0])
+        return groups * sum(shape(number, tiers, drawn, 0).frames for number in range(1, tiers + 1))
 
     def sample(
         self,
@@ -99,65 +115,69 @@ class Sampler:
         *,
         singers: np.ndarray | None = None,
         prime: np.ndarray | None = None,
+        on_frame: Callable[[], object] | None = None,
     ) -> np.ndarray:
         """Draw ``count`` spectrograms of ``frames`` frames; equal seeds give equal samples.
 
         Parameters
         ----------
         singers : (count,), int
-            Their places among those the model knows.
+            Indices of the singers; index 0 for all if None.
         prime : (prime frames, bands)
-            Normalised log-mel that each sample continues. Of its beginning, frames are left out that the tiers cannot
-            divide.
+            Normalised log-mel that every sample continues. Its first frames are dropped where the tiers cannot divide
+            their number.
+        on_frame
+            Called after each frame of a group and a tier, :meth:`steps` times, from several threads.
 
         Returns
         -------
         float32 (count, frames, bands)
             Normalised log-mel, without the prime.
         """
-        bands = self.tiers[0].bands * divisors(len(self.tiers))[1]
-        divisor = divisors(len(self.tiers))[0]
-        known = np.zeros((0, bands), np.float32) if prime is None else prime[len(prime) % divisor :]
-        total = len(known) + -(-frames // divisor) * divisor
+        divisor, band_divisor = divisors(len(self.tiers))
+        known = np.zeros((0, self.tiers[0].bands * band_divisor), np.float32) if prime is None else prime
+        known = known[len(known) % divisor :]
+        total = len(known) + _round_up(frames, divisor)
         singers = np.zeros(count, np.int32) if singers is None else np.asarray(singers, np.int32)
-        groups = [range(first, first + GROUP) for first in range(0, count, GROUP)]
-        steps = sum(
-            shape(number, len(self.tiers), total - len(known), bands).frames for number in range(1, len(self.tiers) + 1)
-        )
 
-        def draw(samples: range) -> np.ndarray:
-            mine = np.resize(singers[samples.start : samples.stop], GROUP)
-            return self._draw(samples, known, total, seed, mine, bar.update)
+        def draw(first: int) -> np.ndarray:
+            group = np.resize(singers[first : first + GROUP], GROUP)
+            return self._draw(range(first, first + GROUP), known, total, seed, group, on_frame or (lambda: None))
 
-        with (
-            progress(total=steps * len(groups), label="generate", unit="frames") as bar,
-            ThreadPoolExecutor(os.cpu_count()) as pool,
-        ):
-            drawn = list(pool.map(draw, groups))
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            drawn = list(pool.map(draw, range(0, count, GROUP)))
         return np.concatenate(drawn)[:count, len(known) : len(known) + frames]
 
     def _draw(
-        self, samples: range, known: np.ndarray, total: int, seed: int, singers: np.ndarray, tick: Callable[[], Any]
+        self,
+        samples: range,
+        known: np.ndarray,
+        total: int,
+        seed: int,
+        singers: np.ndarray,
+        on_frame: Callable[[], object],
     ) -> np.ndarray:
         """Spectrograms (samples, total, bands) that begin with the known frames."""
-        known_parts = split(known, len(self.tiers))
         parts: list[np.ndarray] = []
-        for number, (tier, part) in enumerate(zip(self.tiers, known_parts, strict=True), start=1):
-            frames, bands = shape(number, len(self.tiers), total, known.shape[1])
+        for i, (tier, part) in enumerate(zip(self.tiers, split(known, len(self.tiers)), strict=True)):
+            frames, bands = shape(i + 1, len(self.tiers), total, known.shape[1])
             x = np.empty((GROUP, frames, bands), np.float32)
             x[:, : len(part)] = part
             inputs: Inputs = {"singer": singers}
             if parts:
                 inputs["context"] = interleave(parts)
-            condition = self._condition[number - 1](inputs) if parts or tier.singers else {}
-            carried = tier.initial(GROUP)
+            condition = self._condition[i](inputs) if parts or tier.singers else {}
+            state = tier.initial(GROUP)
             if len(part):
-                beginning = {stack: added[: len(part)] for stack, added in condition.items()}
-                carried = self._warm[number - 1](x[:, : len(part)], beginning)
-            draws = zip(*noise(seed, samples, frames - len(part), bands, number), strict=True)
+                state = self._prefill[i](x[:, : len(part)], tier.condition_at(condition, 0, len(part)))
+            draws = zip(*noise(seed, samples, frames - len(part), bands, i + 1), strict=True)
             for t, (uniform, normal) in enumerate(draws, start=len(part)):
-                carried = self._advance[number - 1](carried, tier.at_frame(condition, t), uniform, normal)
-                x[:, t] = ops.convert_to_numpy(carried.frame)
-                tick()
+                state = self._frame_step[i](state, tier.condition_at(condition, t, t + 1), uniform, normal)
+                x[:, t] = ops.convert_to_numpy(state.frame)
+                on_frame()
             parts.append(x)
         return interleave(parts)
+
+
+def _round_up(frames: int, divisor: int) -> int:
+    return -(-frames // divisor) * divisor

@@ -1,6 +1,7 @@
 """Gaussian mixtures of one variable: likelihood and sampling (arXiv 1906.01083, section 4, equations 4 to 7).
 
-A tensor of parameters has a last axis of 3 K unconstrained values: K means, K log standard deviations, K logits.
+Mixture parameters are a tensor whose last axis holds 3 K unconstrained values: K means, K log standard deviations and K
+logits.
 """
 
 import math
@@ -14,17 +15,25 @@ LOG_SQRT_2_PI = 0.5 * math.log(2 * math.pi)
 
 
 def components(parameters: Tensor, min_sigma: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Means, log standard deviations and log weights, each (..., K), of parameters (..., 3 K).
+    """Means, log standard deviations and log weights, each (..., K), from parameters (..., 3 K).
 
-    The standard deviation is ``exp(σ̂) + min_sigma``: where many values are exactly equal, as on the floor of a
-    recording's silence, an unbounded density would reward ever narrower components.
+    The standard deviation is ``exp(σ̂) + min_sigma``. Where many values are exactly equal, as in digital silence, a
+    density without a bound would reward ever narrower Gaussians.
+
+    >>> mean, log_sigma, log_weight = components(ops.zeros(3), 1.0)
+    >>> float(mean[0]), round(float(ops.exp(log_sigma)[0]), 3), float(log_weight[0])
+    (0.0, 2.0, 0.0)
     """
     mean, log_sigma, logits = ops.split(parameters, 3, axis=-1)
     return mean, ops.logaddexp(log_sigma, math.log(min_sigma)), ops.log_softmax(logits, axis=-1)
 
 
 def negative_log_likelihood(x: Tensor, parameters: Tensor, min_sigma: float) -> Tensor:
-    """Nats of each element of x (...) under parameters (..., 3 K)."""
+    """Negative log-likelihood in nats of each element of x (...) under parameters (..., 3 K); equation 4.
+
+    >>> round(float(negative_log_likelihood(ops.zeros(1), ops.zeros((1, 6)), 0.01)[0]), 3)
+    0.929
+    """
     mean, log_sigma, log_weight = components(parameters, min_sigma)
     z = (ops.expand_dims(x, -1) - mean) * ops.exp(-log_sigma)
     return LOG_SQRT_2_PI - ops.logsumexp(log_weight - log_sigma - 0.5 * z * z, axis=-1)
@@ -39,16 +48,20 @@ def sample(
     temperature: float,
     top_components: int | None = None,
 ) -> Tensor:
-    """Draw one value per element of parameters (..., 3 K) from noise given for it.
+    """Draw one value for each element of parameters (..., 3 K) from the noise given for the element.
 
-    At temperature T a component k is chosen with probability ∝ π_k^(1/T), and its density is raised to 1/T too, which
-    makes it N(μ_k, T σ_k²). T = 1 is the model's own distribution, T = 0 the mean of the heaviest component.
+    At temperature T component k is chosen with probability ∝ π_k^(1/T), and the value is drawn from N(μ_k, T σ_k²).
+    T = 1 is the model's own distribution; T = 0 gives the mean of the heaviest component.
 
     Parameters
     ----------
-    uniform, normal : (...), draws from U(0, 1) and N(0, 1)
+    uniform, normal : (...)
+        Draws from U(0, 1) and N(0, 1): the first chooses the component, the second the value.
     top_components
-        Only so many of the heaviest components are drawn from; None is all.
+        Draw from this many of the heaviest components only; None allows all.
+
+    >>> float(sample(ops.convert_to_tensor([5.0, 0.0, 0.0]), 0.5, 0.0, min_sigma=0.01, temperature=1.0))
+    5.0
     """
     mean, log_sigma, log_weight = components(parameters, min_sigma)
     if top_components is not None and top_components < mean.shape[-1]:
@@ -58,7 +71,7 @@ def sample(
         chosen = ops.argmax(log_weight, axis=-1)
     else:
         cumulative = ops.cumsum(ops.softmax(log_weight / temperature, axis=-1), axis=-1)
-        # The last sum may round to just below one: leaving it out keeps the index below K.
+        # The last sum is left out, because it may round to just below one and the index would become K.
         chosen = ops.sum(ops.cast(ops.expand_dims(uniform, -1) > cumulative[..., :-1], "int32"), axis=-1)
     one_hot = ops.one_hot(chosen, mean.shape[-1], dtype=mean.dtype)
     sigma = ops.sum(one_hot * ops.exp(log_sigma), axis=-1)
@@ -67,14 +80,21 @@ def sample(
 
 @keras.saving.register_keras_serializable("melnet")
 class MixtureLoss(keras.losses.Loss):
-    """Mean negative log-likelihood in nats per spectrogram element; weights count whole slices."""
+    """Mean negative log-likelihood in nats per element; sample weights apply to whole slices.
+
+    >>> round(float(MixtureLoss(0.01)(ops.zeros((1, 2, 2)), ops.zeros((1, 2, 2, 6)))), 3)
+    0.929
+    """
 
     def __init__(self, min_sigma: float, **kwargs: object) -> None:
         super().__init__(reduction="mean_with_sample_weight", **kwargs)
         self.min_sigma = min_sigma
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """Mean nats of each slice (batch,): y_true (batch, frames, bands), y_pred (batch, frames, bands, 3 K)."""
+        """Mean nats per element of each slice, (batch,).
+
+        ``y_true`` is (batch, frames, bands), ``y_pred`` the mixture parameters (batch, frames, bands, 3 K).
+        """
         return ops.mean(negative_log_likelihood(y_true, y_pred, self.min_sigma), axis=(1, 2))
 
     def get_config(self) -> dict[str, object]:

@@ -1,11 +1,12 @@
-"""Multiscale order (arXiv 1906.01083, section 6): which elements of a spectrogram each tier models, given which.
+"""Multiscale order (arXiv 1906.01083, section 6): which elements of a spectrogram each tier models, given which others.
 
-From the last tier to the second, a spectrogram is split into its even and its odd rows along alternating axes: the odd
-ones are the tier's, the even ones are split on by the tier before. Even tiers split frames, odd ones bands; the first
-holds what is left, the coarsest. Every element belongs to exactly one tier, so the tiers' likelihoods multiply to that
-of the whole spectrogram.
+From the last tier down to the second, the spectrogram is split into even and odd rows along an axis: frames at even
+tiers, bands at odd ones. The odd rows belong to the tier; the even ones are its context, which the tiers before it
+split further. The first tier models what is left, the coarsest grid. Each element belongs to exactly one tier, so the
+product of the tiers' likelihoods is the likelihood of the whole spectrogram.
 
-Everything here takes arrays whose last two axes are frames and bands (or has the axes named), NumPy's or a tensor.
+The functions take NumPy arrays (..., frames, bands). The module imports nothing else, so that parameters can be checked
+without loading Keras.
 """
 
 from collections.abc import Sequence
@@ -14,46 +15,68 @@ from typing import NamedTuple
 import numpy as np
 
 
-def divisors(tiers: int) -> tuple[int, int]:
-    """Least numbers of frames and of bands of which a spectrogram's must be multiples: its tiers halve them in turn.
+class TierIndex(NamedTuple):
+    """A tier's number, counted from 1, and the number of tiers in its model."""
 
-    >>> divisors(3)
-    (2, 2)
-    """
-    return 2 ** (tiers // 2), 2 ** ((tiers - 1) // 2)
-
-
-def axis(tier: int) -> int:
-    """The axis, -2 (frames) or -1 (bands), along which a tier from 2 on interleaves the rows it adds."""
-    return -2 if tier % 2 == 0 else -1
+    number: int
+    total: int
 
 
 class Shape(NamedTuple):
-    """Frames and bands of what a tier models; its context, the earlier tiers interleaved, has the same."""
+    """Frames and bands that a tier models; its context has the same shape."""
 
     frames: int
     bands: int
 
 
+def divisors(tiers: int) -> tuple[int, int]:
+    """Divisors that a model of ``tiers`` tiers needs in the number of frames and in the number of bands.
+
+    >>> divisors(5)
+    (4, 4)
+    """
+    return 2 ** (tiers // 2), 2 ** ((tiers - 1) // 2)
+
+
+def axis(tier: int) -> int:
+    """The axis along which a tier from 2 on interleaves its rows with the earlier tiers': -2, frames, or -1, bands.
+
+    >>> axis(2), axis(3)
+    (-2, -1)
+    """
+    return -2 if tier % 2 == 0 else -1
+
+
 def shape(tier: int, tiers: int, frames: int, bands: int) -> Shape:
-    """What a tier of ``tiers`` holds of a spectrogram of ``frames`` frames and ``bands`` bands, both divisible."""
+    """The shape of one tier's part of a spectrogram whose frames and bands the tiers can divide.
+
+    >>> shape(1, 3, frames=8, bands=6)
+    Shape(frames=4, bands=3)
+    """
     for later in range(tiers, max(tier, 2) - 1, -1):
         frames, bands = (frames // 2, bands) if axis(later) == -2 else (frames, bands // 2)
     return Shape(frames, bands)
 
 
 def rows(x: np.ndarray, along: int, first: int) -> np.ndarray:
-    """Every second row along an axis, -2 or -1, from the first (0) or the second (1) on."""
+    """A view of every second row along an axis (-2 or -1), from row ``first`` (0 or 1) on.
+
+    >>> rows(np.array([[0, 1, 2, 3]]), -1, 1)
+    array([[1, 3]])
+    """
     return x[..., first::2, :] if along == -2 else x[..., first::2]
 
 
 def split(x: np.ndarray, tiers: int) -> list[np.ndarray]:
-    """The parts (..., frames, bands) of each tier, the first tier's first; :func:`interleave` is the inverse.
+    """The part of each tier as views of x (..., frames, bands), the first tier first; :func:`interleave` inverts it.
 
     Raises
     ------
     ValueError
-        If the tiers cannot divide the frames or bands.
+        If the tiers cannot divide the frames or the bands.
+
+    >>> [part.shape for part in split(np.zeros((8, 6)), 3)]
+    [(4, 3), (4, 3), (8, 3)]
     """
     for size, divisor, name in zip(x.shape[-2:], divisors(tiers), ("frames", "bands"), strict=True):
         if size % divisor:
@@ -66,7 +89,17 @@ def split(x: np.ndarray, tiers: int) -> list[np.ndarray]:
 
 
 def interleave(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """The spectrogram, or the part of it that the first tiers hold, of the parts of each tier."""
+    """The spectrogram made of the parts of all tiers; given those of the first tiers only, the context of the next.
+
+    Raises
+    ------
+    ValueError
+        If a part has another shape than its context.
+
+    >>> interleave([np.zeros((1, 2), int), np.ones((1, 2), int)])
+    array([[0, 0],
+           [1, 1]])
+    """
     x = parts[0]
     for tier, part in enumerate(parts[1:], start=2):
         if part.shape != x.shape:
@@ -78,9 +111,33 @@ def interleave(parts: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def target_and_context(x: np.ndarray, tier: int, tiers: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """The part of a tier and, from the second tier on, that of all earlier ones interleaved, of the same shape."""
+    """Views of one tier's part of x (..., frames, bands) and of its context: all earlier parts, interleaved.
+
+    Both have the same shape; the first tier has no context.
+
+    >>> target, context = target_and_context(np.arange(4).reshape(2, 2), 2, 2)
+    >>> target, context
+    (array([[2, 3]]), array([[0, 1]]))
+    """
     for later in range(tiers, tier, -1):
         x = rows(x, axis(later), 0)
     if tier == 1:
         return x, None
     return rows(x, axis(tier), 1), rows(x, axis(tier), 0)
+
+
+def inputs_and_target(x: np.ndarray, singers: np.ndarray, index: TierIndex) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """What a tier takes of whole spectrograms (:data:`melnet.model.tier.Inputs`), and the part of them it models.
+
+    Parameters
+    ----------
+    x : (batch, frames, bands)
+    singers : (batch,), int32
+
+    >>> inputs, target = inputs_and_target(np.zeros((2, 8, 6)), np.zeros(2, np.int32), TierIndex(2, 3))
+    >>> sorted(inputs), target.shape
+    (['context', 'singer', 'x'], (2, 4, 3))
+    """
+    target, context = target_and_context(x, *index)
+    inputs = {"x": target, "singer": singers}
+    return (inputs if context is None else {**inputs, "context": context}), target

@@ -1,30 +1,47 @@
-"""What the recurrent layers share: the loop's rows, the weights, the trained initial state, the passes."""
+"""Recurrent layers over the leading axis, with a hand-written gradient.
+
+:class:`Recurrent` holds the two loops, one forward and one backward in time; a cell (:class:`melnet.model.lstm.LSTM`,
+:class:`melnet.model.gru.GRU`) supplies its weights, one step, and the gradient of that step.
+
+Each loop does all matmuls of a step inside the step, while its rows are in the cache. Projecting all inputs before the
+loop, and summing the weights' gradient after it, would write and read four times as much memory.
+"""
 
 from typing import Any, ClassVar, TypeAlias
 
 import keras
 from keras import ops
 
-Tensor: TypeAlias = Any  # what keras.ops take and give, whatever the backend
-State = tuple[Tensor, ...]  # what a cell carries from step to step, each (rows, hidden); the hidden state comes first
+Tensor: TypeAlias = Any
+"""a tensor of the Keras backend in use, or anything that ``keras.ops`` accepts as one"""
+Tensors = tuple[Tensor, ...]
+State = tuple[Tensor, ...]
+"""what a cell hands from one step to the next, each tensor (rows, hidden); the hidden state comes first"""
+
+ACTIVATIONS = 4
+"""tensors (rows, hidden) of a step that a cell's gradient needs besides the states"""
 
 
 def row(sequence: Tensor, index: Tensor) -> Tensor:
-    """``sequence[index]`` for an index known only when running."""
+    """``sequence[index]`` for an index that is known only at run time.
+
+    >>> row(ops.arange(6).reshape((3, 2)), ops.convert_to_tensor(1)).tolist()
+    [2, 3]
+    """
     rest = ops.shape(sequence)[1:]
     return ops.squeeze(ops.slice(sequence, (index, *(0 for _ in rest)), (1, *rest)), 0)
 
 
 def put_row(sequence: Tensor, index: Tensor, value: Tensor) -> Tensor:
-    """``sequence`` with ``value`` at ``index``; in place when compiled."""
+    """A copy of ``sequence`` with ``value`` at ``index``; compiled code updates it in place."""
     rest = ops.shape(sequence)[1:]
     return ops.slice_update(sequence, (index, *(0 for _ in rest)), ops.expand_dims(value, 0))
 
 
 def row_before(sequence: Tensor, index: Tensor, initial: Tensor, reverse: bool) -> Tensor:
-    """The state (rows, hidden) that the step ``index`` started from, of the states (steps, rows, hidden) after each.
+    """The state (rows, hidden) before step ``index``, from the states (steps, rows, hidden) after each step.
 
-    A shifted copy of all of them would be as large as what a layer keeps.
+    It selects one row, because a shifted copy of the states would take as much memory as the states.
     """
     last = ops.shape(sequence)[0] - 1
     earlier = index + 1 if reverse else index - 1
@@ -32,23 +49,25 @@ def row_before(sequence: Tensor, index: Tensor, initial: Tensor, reverse: bool) 
 
 
 class Recurrent(keras.layers.Layer):
-    """A recurrent layer over the leading axis of ``(steps, rows, features)``; reversed, from the last step on.
+    """A recurrent layer over the leading axis: (steps, rows, features) to (steps, rows, hidden).
 
-    The state before the first step is trained, one for all rows (arXiv 1906.01083, table 1). Needs a compiled function
-    (``jit_compile=True``) on TensorFlow, whose eager mode has no in-place slice update.
+    The state before the first step is trained, and the same for all rows (arXiv 1906.01083, table 1). On TensorFlow the
+    layer runs in XLA-compiled functions only (:func:`melnet.backend.compiled`), because TensorFlow's eager mode cannot
+    update slices in place.
 
     Parameters
     ----------
     hidden
-        Units.
+        Number of units.
     reverse
-        From the last step on.
+        Whether to run from the last step to the first.
     recompute
-        Compute the activated gates again for the gradient instead of keeping them: less memory, a third more work.
+        Whether the gradient computes the gate activations again instead of storing them in the forward pass. This
+        takes less memory and a third more arithmetic.
     """
 
-    blocks: ClassVar[int]
-    """matrices of ``hidden`` columns in a kernel, one per gate"""
+    gates: ClassVar[int]
+    """gates of the cell; a kernel has ``hidden`` columns for each"""
     states: ClassVar[int]
     """tensors in a :data:`State`"""
 
@@ -59,32 +78,124 @@ class Recurrent(keras.layers.Layer):
         self.recompute = recompute
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        width = self.blocks * self.hidden
+        width = self.gates * self.hidden
         self.kernel = self.add_weight(name="kernel", shape=(input_shape[-1], width), initializer="glorot_uniform")
         self.recurrent = self.add_weight(name="recurrent_kernel", shape=(self.hidden, width), initializer="orthogonal")
         self.add_biases()
         self.initial = self.add_weight(name="initial_state", shape=(self.states, self.hidden), initializer="zeros")
 
+    # A cell supplies the next five methods. The loops below project each of its operands, ``operand @ kernel + bias``,
+    # and compute the gradients of these projections.
+
     def add_biases(self) -> None:
-        """Add the weights ``bias``, and others of the cell."""
+        """Add the bias weights."""
+        raise NotImplementedError
+
+    def projections(self) -> Tensors:
+        """The kernel and bias of each operand in turn, as tensors: ``custom_gradient`` does not take variables."""
+        raise NotImplementedError
+
+    @staticmethod
+    def operands(x: Tensor, hidden: Tensor) -> Tensors:
+        """What is projected; side by side the operands are x (rows, features) followed by hidden (rows, hidden)."""
+        raise NotImplementedError
+
+    @staticmethod
+    def activate(projected: Tensors, state: State) -> tuple[State, Tensors]:
+        """The next state, and the :data:`ACTIVATIONS` tensors that :meth:`activate_gradient` needs."""
+        raise NotImplementedError
+
+    @staticmethod
+    def activate_gradient(activations: Tensors, before: State, after: State, d_after: State) -> tuple[Tensors, State]:
+        """Gradients with respect to ``projected`` and, through other paths than it, to the state before."""
         raise NotImplementedError
 
     def call(self, sequence: Tensor) -> Tensor:
         """Hidden states (steps, rows, hidden) of a sequence (steps, rows, features)."""
-        raise NotImplementedError
+        weights = self.projections()
 
-    def warm(self, sequence: Tensor, state: State) -> tuple[Tensor, State]:
-        """Hidden states (steps, rows, hidden) from a given state, and the state after the last step; no gradient."""
-        raise NotImplementedError
+        @ops.custom_gradient
+        def recurrence(sequence: Tensor, *tensors: Tensor) -> tuple[Tensor, Any]:
+            inputs = sequence, tensors[: len(weights)], tensors[len(weights) :]
+            residuals = self._forward(*inputs, keep=not self.recompute)
+            return residuals[0], lambda upstream, *_, **__: self._backward(*inputs, residuals, upstream)
+
+        return recurrence(sequence, *weights, *self.initial_state(ops.shape(sequence)[1]))
+
+    def advance(self, sequence: Tensor, state: State) -> tuple[Tensor, State]:
+        """Hidden states (steps, rows, hidden) from a given state on, and the state after the last step; no gradient."""
+        states = self._forward(sequence, self.projections(), state, keep=False)
+        return states[0], tuple(tensor[0 if self.reverse else -1] for tensor in states)
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """Advance by one step: x (rows, features) and a state give the new hidden state and state."""
-        raise NotImplementedError
+        """Advance by one step: x (rows, features) and a state give the new hidden state and the new state."""
+        state, _ = self._step(x, state, self.projections())
+        return state[0], state
 
     def initial_state(self, rows: int) -> State:
         """The state before the first step, each tensor (rows, hidden)."""
         weights = ops.convert_to_tensor(self.initial)
         return tuple(ops.broadcast_to(weights[i : i + 1], (rows, self.hidden)) for i in range(self.states))
+
+    def _step(self, x: Tensor, state: State, weights: Tensors) -> tuple[State, Tensors]:
+        projections = zip(self.operands(x, state[0]), weights[::2], weights[1::2], strict=True)
+        return self.activate(tuple(ops.matmul(operand, kernel) + bias for operand, kernel, bias in projections), state)
+
+    def _forward(self, sequence: Tensor, weights: Tensors, initial: State, *, keep: bool) -> Tensors:
+        """States after each step, all (steps, rows, hidden); with ``keep`` also activations (steps, rows, 4 hidden)."""
+        steps, rows, _ = ops.shape(sequence)
+
+        def step(t: Tensor, state: State, stored: Tensors) -> tuple:
+            at = steps - 1 - t if self.reverse else t
+            state, activations = self._step(row(sequence, at), state, weights)
+            values = (*state, ops.concatenate(activations, axis=-1)) if keep else state
+            return t + 1, state, tuple(put_row(s, at, value) for s, value in zip(stored, values, strict=True))
+
+        widths = [self.hidden] * self.states + [ACTIVATIONS * self.hidden] * keep
+        empty = tuple(ops.zeros((steps, rows, width), sequence.dtype) for width in widths)
+        start = (ops.convert_to_tensor(0, "int32"), initial, empty)
+        return tuple(ops.while_loop(lambda t, *_: t < steps, step, start)[2])
+
+    def _backward(
+        self, sequence: Tensor, weights: Tensors, initial: State, residuals: Tensors, upstream: Tensor
+    ) -> Tensors:
+        """Gradients with respect to the sequence, the weights and the initial state."""
+        states, stored = residuals[: self.states], residuals[self.states :]
+        steps, rows, features = ops.shape(sequence)
+        transposed = [ops.transpose(kernel) for kernel in weights[::2]]
+        ones = ops.ones((1, rows), sequence.dtype)
+
+        def step(t: Tensor, d_state: State, d_weights: Tensors, d_sequence: Tensor) -> tuple:
+            at = t if self.reverse else steps - 1 - t
+            x = row(sequence, at)
+            before = tuple(row_before(s, at, s0, self.reverse) for s, s0 in zip(states, initial, strict=True))
+            after = tuple(row(s, at) for s in states)
+            if stored:
+                activations = tuple(ops.split(row(stored[0], at), ACTIVATIONS, axis=-1))
+            else:
+                _, activations = self._step(x, before, weights)
+            d_after = (d_state[0] + row(upstream, at), *d_state[1:])
+            d_projected, d_before = self.activate_gradient(activations, before, after, d_after)
+            added = [
+                # A matmul with ones is a sum over rows, and several times faster than one on a CPU.
+                ops.matmul(factor, d)
+                for operand, d in zip(self.operands(x, before[0]), d_projected, strict=True)
+                for factor in (ops.transpose(operand), ones)
+            ]
+            # The condition always holds. On a CPU, XLA adds a selected matmul much faster than a plain one.
+            d_weights = tuple(d + ops.where(t < steps, a, 0.0) for d, a in zip(d_weights, added, strict=True))
+            d_operands = [ops.matmul(d, kernel) for d, kernel in zip(d_projected, transposed, strict=True)]
+            d_x, d_hidden = ops.split(ops.concatenate(d_operands, axis=-1), [features], axis=-1)
+            return t + 1, (d_before[0] + d_hidden, *d_before[1:]), d_weights, put_row(d_sequence, at, d_x)
+
+        start = (
+            ops.convert_to_tensor(0, "int32"),
+            tuple(ops.zeros((rows, self.hidden), sequence.dtype) for _ in initial),
+            tuple(ops.zeros_like(ops.reshape(weight, (-1, weight.shape[-1]))) for weight in weights),  # biases as rows
+            ops.zeros_like(sequence),
+        )
+        _, d_state, d_weights, d_sequence = ops.while_loop(lambda t, *_: t < steps, step, start)
+        return d_sequence, *(ops.reshape(d, w.shape) for d, w in zip(d_weights, weights, strict=True)), *d_state
 
     def get_config(self) -> dict[str, object]:
         return {**super().get_config(), "hidden": self.hidden, "reverse": self.reverse, "recompute": self.recompute}

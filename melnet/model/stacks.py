@@ -1,14 +1,14 @@
-"""The stacks of a tier (arXiv 1906.01083, sections 4.1 to 4.3 and 6.2), a layer of each at a time.
+"""The layers of a tier's stacks (arXiv 1906.01083, sections 4.1 to 4.3 and 6.2).
 
-Inside the stacks tensors keep the axis that is run over first and the batch next to the features, so that going from
-one axis to the other moves whole blocks:
+The axis that an RNN runs over comes first, and the batch is next to the features, so that a change of the axis moves
+whole blocks of memory:
 
 - time-major: (frames, bands, batch, hidden)
 - frequency-major: (bands, frames, batch, hidden)
 
-Layers have up to three passes with the same weights: ``call`` sees all frames at once; ``step`` advances by one frame
-or one element and carries the recurrent state; ``warm`` sees all frames of a known beginning and gives the state that
-``step`` goes on from.
+``call`` serves training and likelihoods: it sees all frames and starts from the trained initial state. For sampling,
+layers that run over time have ``advance``, which takes any number of frames from a given state on, and the layer that
+runs upwards in a frame has ``step``, which takes one band.
 """
 
 from collections.abc import Callable
@@ -26,29 +26,28 @@ CELLS: dict[str, type[Recurrent]] = {"lstm": LSTM, "gru": GRU}
 
 
 def swap_axes(x: Tensor) -> Tensor:
-    """Time-major to frequency-major and back: (frames, bands, batch, hidden) <-> (bands, frames, batch, hidden)."""
+    """Time-major to frequency-major and back: (frames, bands, batch, hidden) <-> (bands, frames, batch, hidden).
+
+    >>> swap_axes(ops.zeros((50, 32, 16, 64))).shape[:2] == (32, 50)
+    True
+    """
     return ops.transpose(x, (1, 0, 2, 3))
 
 
 def run(rnn: Recurrent, x: Tensor) -> Tensor:
-    """Run over the first axis of x (steps, ..., features); all others but the features are rows."""
-    steps, *rows, features = ops.shape(x)
-    flat = ops.reshape(x, (steps, -1, features))
-    return ops.reshape(rnn(flat), (steps, *rows, rnn.hidden))
+    """Apply an RNN over the first axis of x (steps, ..., features); the axes between are its rows."""
+    return ops.reshape(rnn(_as_rows(x)), (*ops.shape(x)[:-1], rnn.hidden))
 
 
-def warm(rnn: Recurrent, x: Tensor, state: State) -> tuple[Tensor, State]:
-    """As :func:`run`, from a given state; also the state after the last step."""
-    steps, *rows, features = ops.shape(x)
-    hiddens, state = rnn.warm(ops.reshape(x, (steps, -1, features)), state)
-    return ops.reshape(hiddens, (steps, *rows, rnn.hidden)), state
+def _as_rows(x: Tensor) -> Tensor:
+    return ops.reshape(x, (ops.shape(x)[0], -1, ops.shape(x)[-1]))
 
 
 class TimeDelayedLayer(keras.layers.Layer):
     """One layer of the time-delayed stack (section 4.1): three RNNs over the features of earlier frames.
 
-    Forward in time, and forward and backward in frequency within a frame; their states are concatenated, projected and
-    added to the input. The input is already delayed by one frame, so whole frames may be seen.
+    One runs forward in time, two run up and down in frequency within a frame; their hidden states are concatenated,
+    projected and added to the input. The input is already delayed by one frame, so the RNNs may see whole frames.
     """
 
     def __init__(self, hidden: int, cell: Cell, **kwargs: object) -> None:
@@ -56,7 +55,7 @@ class TimeDelayedLayer(keras.layers.Layer):
         self.time = cell(hidden, name="time")
         self.up = cell(hidden, name="up")
         self.down = cell(hidden, reverse=True, name="down")
-        # W [time; up; down] is the sum of the products of W's two parts: each is taken in the layout its RNNs leave.
+        # W [time; up; down] as two products, so that each is computed in the layout that its RNNs give.
         self.project_time = keras.layers.Dense(hidden, name="project_time")
         self.project_frequency = keras.layers.Dense(hidden, use_bias=False, name="project_frequency")
 
@@ -67,29 +66,22 @@ class TimeDelayedLayer(keras.layers.Layer):
         self.project_frequency.build((None, 2 * hidden))
 
     def call(self, by_time: Tensor, by_frequency: Tensor) -> Tensor:
-        """The next layer's features, time-major, from the same features in both layouts."""
+        """The next layer's features, time-major, from the same features time-major and frequency-major."""
         return by_time + self.project_time(run(self.time, by_time)) + self._over_frequency(by_frequency)
 
-    def warm(self, by_time: Tensor, by_frequency: Tensor, state: State) -> tuple[Tensor, State]:
-        """As ``call``, from a given state of the RNN over time; also its state after the last frame."""
-        over_time, state = warm(self.time, by_time, state)
-        return by_time + self.project_time(over_time) + self._over_frequency(by_frequency), state
+    def advance(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """The next layer's features, time-major, from a given state of the RNN over time, and its new state."""
+        over_time, state = self.time.advance(_as_rows(x), state)
+        projected = self.project_time(ops.reshape(over_time, ops.shape(x)))
+        return x + projected + self._over_frequency(swap_axes(x)), state
 
     def _over_frequency(self, by_frequency: Tensor) -> Tensor:
         both = ops.concatenate([run(self.up, by_frequency), run(self.down, by_frequency)], axis=-1)
         return swap_axes(self.project_frequency(both))
 
-    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """The next layer's features of one frame, (bands, batch, hidden), and the state of the RNN over time."""
-        bands, batch, hidden = x.shape
-        over_time, state = self.time.step(ops.reshape(x, (bands * batch, hidden)), state)
-        over_frequency = ops.concatenate([self.up(x), self.down(x)], axis=-1)
-        delayed = self.project_time(ops.reshape(over_time, x.shape))
-        return x + delayed + self.project_frequency(over_frequency), state
-
 
 class CentralisedLayer(keras.layers.Layer):
-    """One layer of the centralised stack (section 4.3): one RNN over time whose features stand for a whole frame."""
+    """One layer of the centralised stack (section 4.3): one RNN over time, with features of whole frames."""
 
     def __init__(self, hidden: int, cell: Cell, **kwargs: object) -> None:
         super().__init__(**kwargs)
@@ -101,24 +93,20 @@ class CentralisedLayer(keras.layers.Layer):
         self.project.build((None, hidden))
 
     def call(self, x: Tensor) -> Tensor:
-        """The next layer's features, from (frames, batch, hidden) to the same."""
+        """The next layer's features, (frames, batch, hidden) like x."""
         return x + self.project(self.time(x))
 
-    def warm(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """As ``call``, from a given state; also the state after the last frame."""
-        over_time, state = self.time.warm(x, state)
-        return x + self.project(over_time), state
-
-    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """The next layer's features of one frame (batch, hidden) and the new state."""
-        over_time, state = self.time.step(x, state)
+    def advance(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """The next layer's features (frames, batch, hidden) from a given state on, and the new state."""
+        over_time, state = self.time.advance(x, state)
         return x + self.project(over_time), state
 
 
 class FrequencyDelayedLayer(keras.layers.Layer):
     """One layer of the frequency-delayed stack (section 4.2): one RNN upwards in frequency.
 
-    Its input is the sum of its own previous layer, the time-delayed and the centralised features of the same layer.
+    Its input is the sum of three features: those of the layer below, and those of the time-delayed and the centralised
+    stack at the same layer.
     """
 
     def __init__(self, hidden: int, cell: Cell, **kwargs: object) -> None:
@@ -131,7 +119,7 @@ class FrequencyDelayedLayer(keras.layers.Layer):
         self.project.build((None, hidden))
 
     def call(self, x: Tensor, context: Tensor) -> Tensor:
-        """The next layer's features; x and context, the other stacks' features, are frequency-major."""
+        """The next layer's features; x and context (the other stacks' features) are frequency-major."""
         return x + self.project(run(self.up, x + context))
 
     def step(self, x: Tensor, context: Tensor, state: State) -> tuple[Tensor, State]:
@@ -143,7 +131,7 @@ class FrequencyDelayedLayer(keras.layers.Layer):
 class FeatureExtractionLayer(keras.layers.Layer):
     """One layer of the feature-extraction network (section 6.2): four RNNs, both ways along both axes.
 
-    It reads what the earlier tiers hold, all of which is known: nothing is delayed.
+    It reads the values of the earlier tiers. All of them are known, so nothing is delayed.
     """
 
     def __init__(self, hidden: int, cell: Cell, **kwargs: object) -> None:
@@ -162,7 +150,7 @@ class FeatureExtractionLayer(keras.layers.Layer):
         self.project_frequency.build((None, 2 * hidden))
 
     def call(self, by_time: Tensor) -> Tensor:
-        """The next layer's features, time-major to time-major."""
+        """The next layer's features; both are time-major."""
         by_frequency = swap_axes(by_time)
         over_time = ops.concatenate([run(self.forth, by_time), run(self.back, by_time)], axis=-1)
         over_frequency = ops.concatenate([run(self.up, by_frequency), run(self.down, by_frequency)], axis=-1)

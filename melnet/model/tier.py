@@ -1,13 +1,15 @@
-"""One tier of MelNet: the stacks and the mixture they end in (arXiv 1906.01083, sections 4 and 6).
+"""One tier of MelNet: the stacks and the mixtures they give (arXiv 1906.01083, sections 4 and 6).
 
-The spectrogram is modelled element by element, frame by frame and from the lowest band up inside a frame. The same
-weights serve two passes: ``call`` gives the mixtures of all elements of known spectrograms at once, for training and
-likelihoods; ``frame_step`` goes on by one frame and carries the recurrent state, for sampling. ``warm`` takes the state
-over from the first to the second, for going on from a known beginning.
+A tier models a spectrogram element by element: frame by frame, and from the lowest band up inside a frame. The same
+weights serve three passes:
 
-A tier after the first is conditioned on the earlier ones: the feature-extraction network reads their values, and its
-features are added to the inputs of the time-delayed and the frequency-delayed stacks. A tier with singers has an
-embedding of them, which is projected into the input of every stack.
+- ``call`` gives the mixtures of all elements of known spectrograms at once, for training and likelihoods;
+- ``frame_step`` draws one frame and carries the recurrent state on, for sampling;
+- ``prefill`` reads known frames at once and gives the recurrent state after them, for sampling that continues them.
+
+Each tier after the first is conditioned on the earlier ones: the feature-extraction network reads their values, and its
+features are added to the inputs of the time-delayed and the frequency-delayed stack. A tier that knows singers embeds
+the singer and adds a projection of the embedding to the input of every stack.
 """
 
 from collections.abc import Callable
@@ -28,43 +30,48 @@ from melnet.model.stacks import (
     swap_axes,
 )
 
-# The values (batch,) of a band, from its mixture parameters (batch, 3 K) and its number.
-Choose: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-# "x" (batch, frames, bands), what the tier models; "context", of the same shape, the earlier tiers interleaved, and
-# "singer", int32 (batch,), where the tier is conditioned on them.
+SampleFn: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""gives the values (batch,) of a band, from its mixture parameters (batch, 3 K) and its index"""
 Inputs: TypeAlias = dict[str, Tensor]
+"""``x`` (batch, frames, bands), which the tier models; for a tier with context also ``context``, shaped like ``x``, the
+interleaved values of the earlier tiers; for a tier with singers also ``singer``, int32 (batch,)"""
 
 
-class Carried(NamedTuple):
+class DecoderState(NamedTuple):
     """What sampling carries from one frame to the next."""
 
     frame: Tensor
     """the last frame, (batch, bands); zeros before the first"""
     time_delayed: list[State]
-    """per layer, the state of the RNN over time, each tensor (bands * batch, hidden)"""
+    """for each layer the state of the RNN over time, each tensor (bands * batch, hidden)"""
     centralised: list[State]
-    """per layer, each tensor (batch, hidden); none in a tier without the stack"""
+    """for each layer its state, each tensor (batch, hidden); empty in a tier without this stack"""
 
 
 @keras.saving.register_keras_serializable("melnet")
 class Tier(backend.Model):
-    """A tier for spectrograms of ``bands`` bands; the number of frames and the batch size are free.
+    """A tier for spectrograms of ``bands`` bands, and of any number of frames and any batch size.
 
     Parameters
     ----------
     layers, hidden
-        Layers of each stack; features and RNN units of each layer.
-    components, min_sigma
-        K, the Gaussians per element, and their smallest standard deviation, in units of the normalised values.
+        Number of layers in each stack, and of features and RNN units in each layer.
+    num_components, min_sigma
+        Number K of Gaussians per element, and their smallest standard deviation in units of the normalised values.
     cell
         ``lstm`` or ``gru``.
     feature_layers
-        Layers of the feature-extraction network; 0 in the first tier, which has no context. It alone has the
-        centralised stack.
+        Layers of the feature-extraction network. 0 makes a first tier: without context, and with the centralised stack,
+        which later tiers do not have.
     singers
-        How many singers it knows; 0 if it is not conditioned on them.
+        Number of singers that the tier knows; 0 if it is not conditioned on the singer.
     recompute
-        See :class:`melnet.model.recurrent.Recurrent`. It changes what training takes, not what the tier is.
+        See :class:`melnet.model.recurrent.Recurrent`: it changes memory and time of training, not its results.
+
+    >>> import numpy as np
+    >>> tier = Tier(bands=3, layers=1, hidden=4, num_components=2, min_sigma=0.01)
+    >>> tuple(backend.compiled(tier)({"x": np.zeros((1, 5, 3), "float32")}).shape)
+    (1, 5, 3, 6)
     """
 
     def __init__(
@@ -73,7 +80,7 @@ class Tier(backend.Model):
         bands: int,
         layers: int,
         hidden: int,
-        components: int,
+        num_components: int,
         min_sigma: float,
         cell: str = "lstm",
         feature_layers: int = 0,
@@ -82,7 +89,7 @@ class Tier(backend.Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.bands, self.hidden, self.components, self.min_sigma = bands, hidden, components, min_sigma
+        self.bands, self.hidden, self.num_components, self.min_sigma = bands, hidden, num_components, min_sigma
         self.cell, self.singers, self.recompute = cell, singers, recompute
         rnn, dense = partial(CELLS[cell], recompute=recompute), keras.layers.Dense
         self.time_input = dense(hidden, name="time_input")
@@ -96,19 +103,19 @@ class Tier(backend.Model):
         self.centralised = [CentralisedLayer(hidden, rnn, name=f"centralised_{i}") for i in range(layers * first)]
         self.context_input = None if first else dense(hidden, name="context_input")
         self.features = [FeatureExtractionLayer(hidden, rnn, name=f"features_{i}") for i in range(feature_layers)]
-        # Without a bias: the layers they are added to have one.
+        # Without a bias, because the layers that they are added to have one.
         condition = [] if first else ["features_to_time", "features_to_frequency"]
         if singers:
             stacks = ["time", "frequency", "frame" if first else "features"]
             condition += [f"singer_to_{stack}" for stack in stacks]
-            # Zero, so that one who is only in the validation or test split is nobody in particular.
+            # Zeros, so that a singer without a slice in the train split stays at the neutral embedding.
             self.embedding = keras.layers.Embedding(singers, hidden, embeddings_initializer="zeros", name="singer")
         self.conditions = {name: dense(hidden, use_bias=False, name=name) for name in condition}
-        self.head = dense(3 * components, name="head")
+        self.head = dense(3 * num_components, name="head")
         self.build((None, None, bands))
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        # By hand: a first call would have to run, and the recurrent kernel runs only compiled.
+        # By hand, because Keras would build by a call, and the recurrent layers run only in compiled functions.
         for layer in (self.time_input, self.frequency_input, self.context_input):
             if layer:
                 layer.build((None, 1))
@@ -126,16 +133,14 @@ class Tier(backend.Model):
     def call(self, inputs: Inputs) -> Tensor:
         """Unconstrained mixture parameters (batch, frames, bands, 3 K) of every element of x.
 
-        Those of element (t, f) depend on the frames before t and on the bands below f of frame t of x, on the whole
-        context and the singer, on nothing else.
+        The parameters of element (t, f) depend on the frames of x before t, on the bands below f in frame t, on the
+        whole context and on the singer, and on nothing else.
         """
         condition = self.condition(inputs)
         x = ops.transpose(inputs["x"], (1, 2, 0))  # (frames, bands, batch)
-        one_frame_back = ops.pad(x[:-1], ((1, 0), (0, 0), (0, 0)))
+        by_time, whole = self._time_inputs(_one_frame_back(x), condition)
         one_band_down = ops.pad(x[:, :-1], ((0, 0), (1, 0), (0, 0)))
-        by_time = self._time_input(one_frame_back, condition)
-        by_frequency = swap_axes(self._frequency_input(one_band_down, condition))
-        whole = self._frame_input(ops.transpose(one_frame_back, (0, 2, 1)), condition)
+        by_frequency = swap_axes(self._frequency_input(one_band_down, condition.get("frequency")))
         delayed = swap_axes(by_time)  # (bands, frames, batch, hidden)
         for i, (time_layer, frequency_layer) in enumerate(zip(self.time_delayed, self.frequency_delayed, strict=True)):
             by_time = time_layer(by_time, delayed)
@@ -148,11 +153,12 @@ class Tier(backend.Model):
         return ops.transpose(self.head(by_frequency), (2, 1, 0, 3))  # from (bands, frames, batch, 3 K)
 
     def condition(self, inputs: Inputs) -> dict[str, Tensor]:
-        """What is added to the inputs of the stacks, by stack, from ``context`` and ``singer``.
+        """Features of ``context`` and ``singer`` that are added to the inputs of the stacks, by stack.
 
         Returns
         -------
-        ``time`` and ``frequency``: (frames or 1, bands or 1, batch, hidden); ``frame``: (1, batch, hidden)
+        ``time`` and ``frequency`` for the time-delayed and the frequency-delayed stack, each (frames or 1, bands or 1,
+        batch, hidden); ``frame`` for the centralised stack, (1, batch, hidden)
         """
         project = self.conditions
         added: dict[str, list[Tensor]] = {"time": [], "frequency": [], "frame": []}
@@ -173,99 +179,98 @@ class Tier(backend.Model):
         return {stack: sum(terms[1:], terms[0]) for stack, terms in added.items() if terms}
 
     @staticmethod
-    def at_frame(condition: dict[str, Tensor], t: int) -> dict[str, Tensor]:
-        """What :meth:`frame_step` takes for frame t, of what :meth:`condition` gives for all frames."""
-        return {stack: added[t if added.shape[0] > 1 else 0] for stack, added in condition.items()}
+    def condition_at(condition: dict[str, Tensor], first: int, last: int) -> dict[str, Tensor]:
+        """The part of what :meth:`condition` gave that concerns the frames from ``first`` to before ``last``."""
+        return {stack: added[first:last] if added.shape[0] > 1 else added for stack, added in condition.items()}
 
-    def _time_input(self, one_frame_back: Tensor, condition: dict[str, Tensor]) -> Tensor:
-        """Layer 0 of the time-delayed stack: (..., bands, batch) to (..., bands, batch, hidden)."""
-        x = self.time_input(ops.expand_dims(one_frame_back, -1))
-        return x + condition["time"] if "time" in condition else x
+    def _time_inputs(self, one_frame_back: Tensor, condition: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Layer 0 of the time-delayed and of the centralised stack, from (frames, bands, batch).
 
-    def _frequency_input(self, one_band_down: Tensor, condition: dict[str, Tensor]) -> Tensor:
-        """Layer 0 of the frequency-delayed stack: (..., batch) to (..., batch, hidden)."""
-        x = self.frequency_input(ops.expand_dims(one_band_down, -1))
-        return x + condition["frequency"] if "frequency" in condition else x
-
-    def _frame_input(self, one_frame_back: Tensor, condition: dict[str, Tensor]) -> Tensor | None:
-        """Layer 0 of the centralised stack: (..., batch, bands) to (..., batch, hidden); None in later tiers."""
+        (frames, bands, batch, hidden) and, in the first tier, (frames, batch, hidden)
+        """
+        by_time = _plus(self.time_input(ops.expand_dims(one_frame_back, -1)), condition.get("time"))
         if self.frame_input is None:
-            return None
-        whole = self.frame_input(one_frame_back)
-        return whole + condition["frame"] if "frame" in condition else whole
+            return by_time, None
+        return by_time, _plus(self.frame_input(ops.transpose(one_frame_back, (0, 2, 1))), condition.get("frame"))
 
-    def initial(self, batch: int) -> Carried:
-        """What is carried into the first frame of a batch of spectrograms."""
-        return Carried(
+    def _frequency_input(self, one_band_down: Tensor, condition: Tensor | None) -> Tensor:
+        """Layer 0 of the frequency-delayed stack: (..., batch) to (..., batch, hidden)."""
+        return _plus(self.frequency_input(ops.expand_dims(one_band_down, -1)), condition)
+
+    def initial(self, batch: int) -> DecoderState:
+        """The decoder state before the first frame of a batch of spectrograms."""
+        return DecoderState(
             frame=ops.zeros((batch, self.bands), self.compute_dtype),
             time_delayed=[layer.time.initial_state(self.bands * batch) for layer in self.time_delayed],
             centralised=[layer.time.initial_state(batch) for layer in self.centralised],
         )
 
-    def warm(self, x: Tensor, condition: dict[str, Tensor]) -> Carried:
-        """What is carried on after the known frames x (batch, frames, bands), in one pass over all of them.
+    def prefill(self, x: Tensor, condition: dict[str, Tensor]) -> DecoderState:
+        """The decoder state after the known frames x (batch, frames, bands), computed in one pass over them.
 
-        ``condition`` is as for those frames; frame for frame equal to going on by :meth:`frame_step`.
+        It equals the state that :meth:`frame_step` reaches frame by frame. ``condition`` is :meth:`condition_at` these
+        frames.
         """
-        batch = ops.shape(x)[0]
-        initial = self.initial(batch)
-        frames = ops.transpose(x, (1, 2, 0))  # (frames, bands, batch)
-        one_frame_back = ops.pad(frames[:-1], ((1, 0), (0, 0), (0, 0)))
-        time_states, frame_states = [], []
-        by_time = self._time_input(one_frame_back, condition)
-        for layer, state in zip(self.time_delayed, initial.time_delayed, strict=True):
-            by_time, state = layer.warm(by_time, swap_axes(by_time), state)
-            time_states.append(state)
-        whole = self._frame_input(ops.transpose(one_frame_back, (0, 2, 1)), condition)
-        for layer, state in zip(self.centralised, initial.centralised, strict=True):
-            whole, state = layer.warm(whole, state)
-            frame_states.append(state)
-        return Carried(x[:, -1], time_states, frame_states)
+        one_frame_back = _one_frame_back(ops.transpose(x, (1, 2, 0)))
+        _, time_delayed, centralised = self._advance(one_frame_back, self.initial(ops.shape(x)[0]), condition)
+        return DecoderState(x[:, -1], time_delayed, centralised)
 
     def frame_step(
-        self, carried: Carried, choose: Choose, condition: dict[str, Tensor] | None = None
-    ) -> tuple[Carried, Tensor]:
-        """Go on by one frame, whose values ``choose`` picks band by band.
-
-        ``condition`` is that of the frame: ``time`` and ``frequency`` (bands or 1, batch, hidden), ``frame``
-        (batch, hidden).
+        self, state: DecoderState, sample_fn: SampleFn, condition: dict[str, Tensor] | None = None
+    ) -> tuple[DecoderState, Tensor]:
+        """Draw one frame with ``sample_fn``, band by band; ``condition`` is :meth:`condition_at` this frame.
 
         Returns
         -------
-        what is carried on, its ``frame`` the one chosen, and the frame's mixture parameters (batch, bands, 3 K)
+        the new decoder state, whose ``frame`` is the one drawn, and the mixture parameters (batch, bands, 3 K) it was
+        drawn from
         """
         condition = condition or {}
-        time_states, frame_states = [], []
-        delayed = self._time_input(ops.transpose(carried.frame), condition)  # (bands, batch, hidden)
-        whole = self._frame_input(carried.frame, condition)  # (batch, hidden)
-        contexts = []
-        for i, (layer, state) in enumerate(zip(self.time_delayed, carried.time_delayed, strict=True)):
-            delayed, state = layer.step(delayed, state)
-            time_states.append(state)
+        last_frame = ops.expand_dims(ops.transpose(state.frame), 0)  # (1, bands, batch)
+        contexts, time_delayed, centralised = self._advance(last_frame, state, condition)
+        by_band = ops.stack([context[0] for context in contexts], axis=1)
+        frame, parameters = self._bands(by_band, sample_fn, condition.get("frequency"))
+        return DecoderState(frame, time_delayed, centralised), parameters
+
+    def _advance(
+        self, one_frame_back: Tensor, state: DecoderState, condition: dict[str, Tensor]
+    ) -> tuple[list[Tensor], list[State], list[State]]:
+        """Run the time-delayed and the centralised stack on from a state, over (frames, bands, batch).
+
+        Returns what each layer adds to the frequency-delayed stack, (frames, bands, batch, hidden), and the new states.
+        """
+        delayed, whole = self._time_inputs(one_frame_back, condition)
+        contexts, time_delayed, centralised = [], [], []
+        for i, layer in enumerate(self.time_delayed):
+            delayed, after = layer.advance(delayed, state.time_delayed[i])
+            time_delayed.append(after)
             context = delayed
             if whole is not None:
-                whole, state = self.centralised[i].step(whole, carried.centralised[i])
-                frame_states.append(state)
-                context = delayed + whole
+                whole, after = self.centralised[i].advance(whole, state.centralised[i])
+                centralised.append(after)
+                context = delayed + ops.expand_dims(whole, 1)
             contexts.append(context)
-        frame, parameters = self._bands(ops.stack(contexts, axis=1), choose, condition.get("frequency"))
-        return Carried(frame, time_states, frame_states), parameters
+        return contexts, time_delayed, centralised
 
-    def _bands(self, contexts: Tensor, choose: Choose, condition: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Go up one frame: contexts (bands, layers, batch, hidden) to values (batch, bands) and their parameters."""
+    def _bands(self, contexts: Tensor, sample_fn: SampleFn, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Draw a frame from the lowest band up.
+
+        contexts (bands, layers, batch, hidden) and ``condition`` (1, bands or 1, batch, hidden) give the values (batch,
+        bands) and their mixture parameters (batch, bands, 3 K).
+        """
         batch = contexts.shape[2]
         if condition is not None:
-            condition = ops.broadcast_to(condition, (self.bands, batch, self.hidden))
+            condition = ops.broadcast_to(condition[0], (self.bands, batch, self.hidden))
 
         def step(f: Tensor, value: Tensor, states: list[State], values: Tensor, parameters: Tensor) -> tuple:
-            x = self._frequency_input(value, {} if condition is None else {"frequency": row(condition, f)})
+            x = self._frequency_input(value, None if condition is None else row(condition, f))
             context = row(contexts, f)
             after = []
             for i, layer in enumerate(self.frequency_delayed):
                 x, state = layer.step(x, context[i], states[i])
                 after.append(state)
             mixtures = self.head(x)
-            value = choose(mixtures, f)
+            value = sample_fn(mixtures, f)
             return f + 1, value, after, put_row(values, f, value), put_row(parameters, f, mixtures)
 
         dtype = self.compute_dtype
@@ -274,7 +279,7 @@ class Tier(backend.Model):
             ops.zeros((batch,), dtype),
             [layer.up.initial_state(batch) for layer in self.frequency_delayed],
             ops.zeros((self.bands, batch), dtype),
-            ops.zeros((self.bands, batch, 3 * self.components), dtype),
+            ops.zeros((self.bands, batch, 3 * self.num_components), dtype),
         )
         _, _, _, values, parameters = ops.while_loop(lambda f, *_: f < self.bands, step, start)
         return ops.transpose(values), ops.transpose(parameters, (1, 0, 2))
@@ -285,10 +290,19 @@ class Tier(backend.Model):
             "bands": self.bands,
             "layers": len(self.time_delayed),
             "hidden": self.hidden,
-            "components": self.components,
+            "num_components": self.num_components,
             "min_sigma": self.min_sigma,
             "cell": self.cell,
             "feature_layers": len(self.features),
             "singers": self.singers,
             "recompute": self.recompute,
         }
+
+
+def _one_frame_back(x: Tensor) -> Tensor:
+    """Each frame of x (frames, bands, batch) one frame later, after a frame of zeros."""
+    return ops.pad(x[:-1], ((1, 0), (0, 0), (0, 0)))
+
+
+def _plus(x: Tensor, added: Tensor | None) -> Tensor:
+    return x if added is None else x + added

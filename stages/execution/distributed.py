@@ -35,7 +35,7 @@ class Launch(NamedTuple):
 
     coordinator: str | None
     processes: int | None
-    index: int | None
+    process_id: int | None
 
 
 class Disagreement(StageError):
@@ -73,7 +73,7 @@ def launch(execution: Execution) -> Launch | None:
         raise StageError(
             f"execution.index: {values['index']} is none of the {values['processes']} processes, which count from 0"
         )
-    return Launch(**values)
+    return Launch(*values.values())
 
 
 @contextmanager
@@ -123,7 +123,7 @@ def _check_address(coordinator: str) -> None:
 
 
 def _join(launch: Launch, agreed: dict[str, str]) -> tuple[int, int]:
-    if launch.coordinator and launch.index == 0:
+    if launch.coordinator and launch.process_id == 0:
         _check_address(launch.coordinator)
     import jax
 

@@ -5,7 +5,6 @@ import itertools
 import numpy as np
 import pytest
 
-from melnet.data.dataset import Batch
 from melnet.likelihood import Likelihood
 from melnet.model.multiscale import shape
 from melnet.model.tier import Tier
@@ -21,7 +20,7 @@ def make_tiers(count, frames, bands):
             bands=shape(number, count, frames, bands).bands,
             layers=1,
             hidden=4,
-            components=2,
+            num_components=2,
             min_sigma=0.02,
             feature_layers=0 if number == 1 else 1,
         )
@@ -34,10 +33,6 @@ def make_tiers(count, frames, bands):
     return tiers
 
 
-def batch(x):
-    return Batch(x, np.ones(len(x), np.float32), np.zeros(len(x), np.int32))
-
-
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_probability_of_all_spectrograms_is_one(count):
     """Of 2 x 2 elements, summed over a fine grid of all four values."""
@@ -45,7 +40,7 @@ def test_probability_of_all_spectrograms_is_one(count):
     values = np.arange(-REACH, REACH + STEP / 2, STEP, dtype=np.float32)
     grid = np.array(list(itertools.product(values, repeat=4)), np.float32).reshape(-1, 2, 2)
     padded = np.concatenate([grid, grid[: -len(grid) % 4096]]).reshape(-1, 4096, 2, 2)
-    nats = np.concatenate([likelihood.nats(batch(x)) for x in padded])[: len(grid)]
+    nats = np.concatenate([likelihood.nats(x, np.zeros(len(x), np.int32)) for x in padded])[: len(grid)]
     densities = np.exp(-nats.astype(np.float64).sum(axis=(1, 2)))
     assert densities.sum() * STEP**4 == pytest.approx(1, abs=1e-3)
     # A density in which the elements were independent would pass as well: they are not.
@@ -57,8 +52,8 @@ def test_probability_of_all_spectrograms_is_one(count):
 def test_every_element_is_counted_once(count):
     likelihood = Likelihood(make_tiers(count, 4, 6))
     x = np.random.default_rng(0).normal(size=(2, 4, 6)).astype(np.float32)
-    parts = likelihood.by_tier(batch(x))
-    whole = likelihood.nats(batch(x))
+    parts = likelihood.by_tier(x, np.zeros(len(x), np.int32))
+    whole = likelihood.nats(x, np.zeros(len(x), np.int32))
     assert whole.shape == x.shape
     assert sum(part.size for part in parts) == x.size
     assert whole.sum() == pytest.approx(sum(part.sum() for part in parts), rel=1e-6)

@@ -21,7 +21,7 @@ def make_tiers(count):
             bands=shape(number, count, 2, BANDS).bands,
             layers=1,
             hidden=8,
-            components=3,
+            num_components=3,
             min_sigma=0.02,
             feature_layers=0 if number == 1 else 1,
             singers=2,
@@ -62,6 +62,13 @@ def test_a_sample_does_not_depend_on_the_number_drawn_with_it(sampler, samples):
     """To the last bit, and beyond one group of them."""
     for count in (1, GROUP + 2):
         np.testing.assert_array_equal(sampler.sample(count, 7, seed=5)[:3], samples[:count])
+
+
+def test_every_frame_of_every_tier_and_group_is_reported(tiers, sampler):
+    calls = []
+    sampler.sample(GROUP + 1, 6, seed=5, on_frame=lambda: calls.append(1))
+    frames = {1: 6, 3: 3 + 3 + 6}[len(tiers)]
+    assert len(calls) == sampler.steps(GROUP + 1, 6) == 2 * frames
 
 
 def test_singers_do_not_reach_each_other(sampler, samples):

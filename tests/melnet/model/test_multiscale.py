@@ -5,8 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melnet.model.multiscale import axis, interleave, shape, split, target_and_context
-from stages.parameters import divisors
+from melnet.model.multiscale import (
+    TierIndex,
+    axis,
+    divisors,
+    inputs_and_target,
+    interleave,
+    shape,
+    split,
+    target_and_context,
+)
 
 TIERS = st.integers(1, 7)
 SIZES = st.integers(1, 5)
@@ -50,6 +58,17 @@ def test_a_tier_is_given_all_earlier_ones_and_only_them(case):
         else:
             np.testing.assert_array_equal(context, interleave(parts[: tier - 1]))
             assert context.shape == target.shape
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_tier_is_fed_what_it_models_and_its_context_and_singers(number):
+    x, singers = np.arange(2 * 4 * 6).reshape(2, 4, 6), np.array([1, 0], np.int32)
+    inputs, target = inputs_and_target(x, singers, TierIndex(number, 2))
+    expected, context = target_and_context(x, number, 2)
+    np.testing.assert_array_equal(target, expected)
+    assert inputs["x"] is target and inputs["singer"] is singers
+    assert set(inputs) == ({"x", "singer"} if number == 1 else {"x", "singer", "context"})
+    np.testing.assert_array_equal(inputs.get("context"), context)
 
 
 def test_even_and_odd_rows_along_alternating_axes():

@@ -24,7 +24,7 @@ def kind(request):
     return request.param
 
 
-@pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize("recompute", [False, True], ids=["stored", "recomputed"])
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reversed"])
 def test_values_and_gradients_equal_keras(kind, reverse, recompute, rng):
     ours = layer(kind, reverse=reverse, recompute=recompute)
@@ -72,13 +72,13 @@ def test_steps_equal_the_whole_sequence(kind, rng):
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reversed"])
-def test_warming_in_two_parts_equals_the_whole(kind, reverse, rng):
+def test_advancing_in_two_parts_equals_the_whole(kind, reverse, rng):
     rnn = layer(kind, reverse=reverse)
     x = rng.normal(size=(STEPS, ROWS, FEATURES)).astype("float32")
-    warm = compiled(rnn.warm)
+    advance = compiled(rnn.advance)
     parts, state = [], rnn.initial_state(ROWS)
     for part in (x[3:], x[:3]) if reverse else (x[:3], x[3:]):
-        hiddens, state = warm(part, state)
+        hiddens, state = advance(part, state)
         parts.append(ops.convert_to_numpy(hiddens))
     whole = np.concatenate(parts[::-1] if reverse else parts)
     np.testing.assert_allclose(whole, ops.convert_to_numpy(compiled(rnn)(x)), atol=1e-6)

@@ -5,10 +5,9 @@ import pytest
 from keras import ops
 
 from melnet.backend import compiled, gradients
-from melnet.model.multiscale import shape, split, target_and_context
+from melnet.model.multiscale import TierIndex, divisors, inputs_and_target, shape, split, target_and_context
 from melnet.model.recurrent import row
 from melnet.model.tier import Tier
-from stages.parameters import divisors
 
 BATCH, SINGERS = 2, 3
 FIRST = 3, 2  # frames and bands of the first tier; each later one doubles one of them, whatever the number of tiers
@@ -34,7 +33,7 @@ def make_tier(number, cell="lstm", singers=False):
         bands=shape(number, number, *size(number)).bands,
         layers=2,
         hidden=6,
-        components=3,
+        num_components=3,
         min_sigma=0.02,
         cell=cell,
         feature_layers=0 if number == 1 else 1,
@@ -48,9 +47,7 @@ def make_tier(number, cell="lstm", singers=False):
 
 def inputs(x, number, tiers):
     """What a tier takes of whole spectrograms."""
-    target, context = target_and_context(x, number, tiers)
-    given = {"x": target, "singer": np.arange(x.shape[0], dtype=np.int32) % SINGERS}
-    return given if context is None else {**given, "context": context}
+    return inputs_and_target(x, np.arange(x.shape[0], dtype=np.int32) % SINGERS, TierIndex(number, tiers))[0]
 
 
 @pytest.fixture(scope="module", params=TIERS, ids=str)
@@ -113,24 +110,24 @@ def step(placed):
     """Goes on by one given frame."""
     tier = placed[0]
     return compiled(
-        lambda carried, frame, condition: tier.frame_step(carried, lambda _, f: row(ops.transpose(frame), f), condition)
+        lambda state, frame, condition: tier.frame_step(state, lambda _, f: row(ops.transpose(frame), f), condition)
     )
 
 
 def test_stepwise_pass_equals_teacher_forced_pass(placed, step, rng):
-    """Fed the same values, sampling's carried state gives the mixtures of the parallel pass."""
+    """Fed the same values, steps from frame to frame give the mixtures of the parallel pass."""
     tier, number = placed
     given = inputs(rng.normal(size=(BATCH, *size(number))).astype("float32"), number, number)
     expected = ops.convert_to_numpy(compiled(tier)(given))
     condition = compiled(tier.condition)(given)
-    carried = tier.initial(BATCH)
+    state = tier.initial(BATCH)
     for t in range(expected.shape[1]):
-        carried, parameters = step(carried, given["x"][:, t], tier.at_frame(condition, t))
+        state, parameters = step(state, given["x"][:, t], tier.condition_at(condition, t, t + 1))
         np.testing.assert_allclose(ops.convert_to_numpy(parameters), expected[:, t], atol=1e-4)
     assert np.abs(expected).max() > 0.5
 
 
-def test_warming_with_a_beginning_equals_going_through_it_in_steps(placed, step, rng):
+def test_prefilling_with_a_beginning_equals_going_through_it_in_steps(placed, step, rng):
     """One pass over known frames leaves the state that steps through them leave."""
     tier, number = placed
     given = inputs(rng.normal(size=(BATCH, *size(number))).astype("float32"), number, number)
@@ -138,16 +135,15 @@ def test_warming_with_a_beginning_equals_going_through_it_in_steps(placed, step,
     condition = compiled(tier.condition)(given)
     expected = tier.initial(BATCH)
     for t in range(known):
-        expected, _ = step(expected, given["x"][:, t], tier.at_frame(condition, t))
-    beginning = {stack: added[:known] for stack, added in condition.items()}
-    carried = compiled(tier.warm)(given["x"][:, :known], beginning)
-    assert len(carried.time_delayed) == 2
-    assert len(carried.centralised) == (2 if number == 1 else 0)
-    np.testing.assert_array_equal(carried.frame, given["x"][:, known - 1])
-    for warmed, stepped in zip(
-        carried.time_delayed + carried.centralised, expected.time_delayed + expected.centralised, strict=True
+        expected, _ = step(expected, given["x"][:, t], tier.condition_at(condition, t, t + 1))
+    state = compiled(tier.prefill)(given["x"][:, :known], tier.condition_at(condition, 0, known))
+    assert len(state.time_delayed) == 2
+    assert len(state.centralised) == (2 if number == 1 else 0)
+    np.testing.assert_array_equal(state.frame, given["x"][:, known - 1])
+    for prefilled, stepped in zip(
+        state.time_delayed + state.centralised, expected.time_delayed + expected.centralised, strict=True
     ):
-        for a, b in zip(warmed, stepped, strict=True):
+        for a, b in zip(prefilled, stepped, strict=True):
             np.testing.assert_allclose(ops.convert_to_numpy(a), ops.convert_to_numpy(b), atol=1e-5)
 
 
@@ -156,13 +152,11 @@ def test_drawn_frames_feed_themselves(rng):
     tier = make_tier(1)
     frames, bands = size(1)
     noise = rng.random(size=(frames, bands, BATCH)).astype("float32")
-    step = compiled(
-        lambda carried, draws: tier.frame_step(carried, lambda parameters, f: parameters[:, 0] + row(draws, f))
-    )
-    carried, drawn, mixtures = tier.initial(BATCH), [], []
+    step = compiled(lambda state, draws: tier.frame_step(state, lambda parameters, f: parameters[:, 0] + row(draws, f)))
+    state, drawn, mixtures = tier.initial(BATCH), [], []
     for t in range(frames):
-        carried, parameters = step(carried, noise[t])
-        drawn.append(ops.convert_to_numpy(carried.frame))
+        state, parameters = step(state, noise[t])
+        drawn.append(ops.convert_to_numpy(state.frame))
         mixtures.append(ops.convert_to_numpy(parameters))
     expected = ops.convert_to_numpy(compiled(tier)({"x": np.stack(drawn, axis=1)}))
     np.testing.assert_allclose(np.stack(mixtures, axis=1), expected, atol=1e-4)
