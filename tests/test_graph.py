@@ -87,7 +87,7 @@ PIPELINE = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 
 
 NO_RESULT = YAML(typ="safe").load(ROOT / "dvc.yaml")["vars"][0]["changes_no_result"]
-CODE_FOLDERS = {Path(name) for name in ("melnet/model", "stages/corpus", "stages/demo_voice", "stages/report_page")}
+CODE_FOLDERS = {Path(name) for name in ("melnet/model", "stages/demo_voice", "stages/report_page")}
 
 
 @pytest.mark.parametrize("stage", PIPELINE)
