@@ -25,7 +25,7 @@ from melnet.saved import Description, ModelError, build_tier, load_description, 
 from melnet.training.cost import table
 from melnet.training.fit import Progress, TrainingDiverged, finished_epochs, fit
 from stages.command import METRICS, MODELS, SHARDS, StageError, main, write_json
-from stages.epoch_progress import Pace
+from stages.epoch_progress import EpochProgress
 from stages.figures import curves, save
 from stages.fingerprint import fingerprint
 from stages.parameters import Params
@@ -144,7 +144,7 @@ def _train_tier(params: Params, description: Description, name: str, share: Shar
             normalisation=description.normalisation,
             settings=params.train,
             progress=progress,
-            callbacks=[*_logs(LOGS / name, progress), Pace(name)] if first else [],
+            callbacks=[*_logs(LOGS / name, progress), EpochProgress(name)] if first else [],
             place=description.place(name),
             singers=description.singers,
             devices=count,
