@@ -1,4 +1,4 @@
-"""What every stage does the same way: its command line, its parameters, its JSON."""
+"""What all stages share: the command line, reading the parameters, writing JSON."""
 
 import argparse
 import errno
@@ -15,7 +15,7 @@ from stages.paths import PARAMS
 
 
 class StageError(RuntimeError):
-    """What stops a stage, in words for its user; no traceback is shown."""
+    """An error that ends a stage; its message is written for the user and is shown without a traceback."""
 
 
 def main(
@@ -23,9 +23,9 @@ def main(
     doc: str | None,
     arguments: Callable[[argparse.ArgumentParser], None] = lambda _: None,
 ) -> None:
-    """Run a stage as a program: ``--help`` explains it, a wrong setting or input ends it with one line and status 1.
+    """Run a stage as a program: ``--help`` prints ``doc``; a wrong setting or input ends it with one line and status 1.
 
-    ``arguments`` adds those that the stage takes beside its parameters, by the same names.
+    ``arguments`` adds options to the parser; the stage gets their values as keyword arguments.
     """
     name = Path(sys.argv[0]).stem
     parser = argparse.ArgumentParser(
@@ -38,7 +38,7 @@ def main(
     except (ParamsError, StageError, OSError) as error:
         sys.exit(f"{name}: {error}")
     except Exception as error:
-        # TensorFlow has an error of its own for logs that it cannot write.
+        # When the disk is full, TensorFlow's log writer raises an error of its own, which is no OSError.
         full = [line for line in str(error).splitlines() if os.strerror(errno.ENOSPC) in line]
         if not full:
             raise

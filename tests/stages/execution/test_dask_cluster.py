@@ -234,12 +234,12 @@ def test_a_worker_that_does_not_see_a_folder_is_named(processes, tmp_path, monke
 
 def test_a_worker_with_other_code_or_versions_is_named(processes, monkeypatch):
     processes.worker()
-    found = cluster.surroundings([])
-    other = cluster.Surroundings((*found.versions[:-1], "soxr 0.1"), found.code, ())
-    monkeypatch.setattr(cluster, "surroundings", lambda shared: other)
+    found = cluster.installation([])
+    other = cluster.Installation((*found.versions[:-1], "soxr 0.1"), found.code, ())
+    monkeypatch.setattr(cluster, "installation", lambda shared: other)
     with pytest.raises(StageError, match=r"has soxr \S+, here is soxr 0\.1: install requirements\.lock on both"):
         run(processes, abs, range(5))
-    other = cluster.Surroundings(found.versions, "0", ())
+    other = cluster.Installation(found.versions, "0", ())
     with pytest.raises(StageError, match="runs other code than this"):
         run(processes, abs, range(5))
 
@@ -279,12 +279,41 @@ def test_a_lost_scheduler_ends_the_stage(processes):
     assert time.monotonic() - started < 60
 
 
-def test_a_scheduler_lost_while_a_result_is_on_its_way_is_named():
-    class Broken:
-        def result(self, timeout):
-            raise cluster.CommClosedError("in <TCP (closed)>: Stream is closed")
+class Broken:
+    """A future whose result cannot be fetched."""
 
-    gone = cluster.Cluster.__new__(cluster.Cluster)
-    gone.address = "tcp://there:8786"
+    def __init__(self, error, status="pending"):
+        self.error, self.status = error, status
+
+    def result(self, timeout=None):
+        raise self.error
+
+
+def unconnected():
+    return cluster.Cluster(None, "tcp://there:8786", cluster.installation([]))
+
+
+def test_a_scheduler_lost_while_a_result_is_on_its_way_is_named():
+    broken = Broken(cluster.CommClosedError("in <TCP (closed)>: Stream is closed"), "finished")
     with pytest.raises(StageError, match=r"^execution\.dask_scheduler: tcp://there:8786 was lost$"):
-        cluster.Piece(gone, "1.flac", Broken()).result()
+        unconnected().result(broken, "1.flac")
+
+
+def test_a_time_out_of_the_work_is_not_taken_for_one_of_the_wait():
+    with pytest.raises(TimeoutError, match="s3://bucket does not answer"):
+        unconnected().result(Broken(TimeoutError("s3://bucket does not answer"), "error"), "1.flac")
+
+
+def test_a_result_that_takes_long_to_fetch_is_waited_for(monkeypatch):
+    monkeypatch.setattr(cluster.Cluster, "slots", lambda self: 1)
+
+    class Slow:
+        status, waits = "finished", 0
+
+        def result(self, timeout=None):
+            self.waits += 1
+            if self.waits < 3:
+                raise TimeoutError
+            return "samples"
+
+    assert unconnected().result(Slow(), "1.flac") == "samples"
