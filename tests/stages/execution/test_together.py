@@ -2,16 +2,22 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 
+import keras
 import pandas as pd
 import pytest
 
+from stages.command import StageError
+from stages.execution import distributed
 from stages.model import model
+from stages.parameters import load_params
+from stages.train import train
 from tests.stages.conftest import ROOT, SMALL, write_params, write_shards
 
 EPOCHS = 5
@@ -211,3 +217,37 @@ def test_what_cannot_be_divided_and_other_backends_are_named(prepared, tmp_path,
     assert status == 1
     assert error.endswith("execution.coordinator: several processes train under KERAS_BACKEND=jax, not tensorflow\n")
     assert time.monotonic() - started < 120
+
+
+def test_settings_data_tiers_and_finished_epochs_are_compared(prepared, tmp_path, monkeypatch):
+    pytest.importorskip("jax")
+    folder = copy(prepared, tmp_path / "copy")
+    (folder / "data").unlink()
+    shutil.copytree(prepared / "data", folder / "data")
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    monkeypatch.setattr(distributed, "launch", lambda _: distributed.Launch("127.0.0.1:1", 2, 0))
+    compared = []
+
+    def joined(_, agreed):
+        compared.append(agreed)
+        raise StageError("enough")
+
+    monkeypatch.setattr(distributed, "joined", joined)
+
+    def agreed(params):
+        with pytest.raises(StageError, match="enough"):
+            train(params)
+        return compared.pop()
+
+    params = load_params(folder / "params.yaml")
+    digest, epochs = "digest of settings, code, data and libraries", "number of finished epochs in checkpoints"
+    before = agreed(params)
+    assert (before["list of tiers"], before[epochs]) == ("tier-1", "0")
+    other = agreed(params.model_copy(update={"train": params.train.model_copy(update={"seed": 1})}))
+    assert {name for name in before if before[name] != other[name]} == {digest}
+    monkeypatch.setattr("stages.train.finished_epochs", lambda *_: 3)
+    other = agreed(params)
+    assert {name: other[name] for name in before if before[name] != other[name]} == {epochs: "3"}
+    (folder / "data/shards/normalisation.json").write_text("{}")
+    assert agreed(params)[digest] != before[digest]
