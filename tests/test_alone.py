@@ -12,8 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ABSENT = ("stages", "pipeline", "dvc", "dvclive", "prefect", "tqdm")
-# Of the tests of melnet, those that take seconds: data on disk, the model on disk, training, sampling's order.
-QUICK = ("data", "audio/test_mel.py", "test_saved.py", "training/test_fit.py", "model/test_multiscale.py")
+# Tests of melnet that take seconds only: data on disk, the model on disk, the order of tiers.
+QUICK = ("data", "audio/test_mel.py", "test_saved.py", "model/test_multiscale.py")
 
 # Imported when Python starts: packages that are not to be there cannot be imported.
 BLOCK = f"""

@@ -28,7 +28,7 @@ def mixture():
 def fit_mixture(x, components=4, max_frames=10_000):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return BandMixture.fit(x, mixture=components, min_sigma=MIN_SIGMA, max_frames=max_frames, seed=0)
+        return BandMixture.fit(x, num_components=components, min_sigma=MIN_SIGMA, max_frames=max_frames, seed=0)
 
 
 def fit_regression(x, max_frames=10_000):

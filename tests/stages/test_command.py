@@ -1,13 +1,12 @@
 """The command line of the stages."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from stages.command import main, write_json
+from stages.command import main
 from stages.execution.parallel import parallel
 
 ROOT = Path(__file__).parents[2]
@@ -72,15 +71,6 @@ def test_a_full_disk_is_one_line_whoever_says_so(tmp_path, monkeypatch):
 def test_stages_that_need_no_tensorflow_do_not_import_it(stage, tmp_path):
     code = f"import sys, stages.{stage}; sys.exit(any(m in sys.modules for m in ('tensorflow', 'keras', 'jax')))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
-
-
-def test_json_is_complete_or_not_at_all(tmp_path):
-    path = tmp_path / "a" / "metrics.json"
-    write_json(path, {"x": 1.5})
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        write_json(path, {"x": float("nan")})
-    assert json.loads(path.read_text()) == {"x": 1.5}
-    assert [file.name for file in path.parent.iterdir()] == ["metrics.json"]
 
 
 def square(x):

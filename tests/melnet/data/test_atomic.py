@@ -1,5 +1,6 @@
 """Files and folders appear complete or not at all."""
 
+import json
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from melnet.data.atomic import atomic_folder, atomic_write
+from melnet.data.atomic import atomic_folder, atomic_write, write_json
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -182,3 +183,12 @@ def test_content_and_names_are_on_the_disk_when_it_is_done(tmp_path, helper, mon
     inside = [temporary / name for name in ("", "sub", "sub/file")] if helper is atomic_folder else [temporary]
     assert sorted(synced[:-1]) == inside
     assert synced[-1] == tmp_path
+
+
+def test_json_is_complete_or_not_at_all(tmp_path):
+    path = tmp_path / "a" / "metrics.json"
+    write_json(path, {"x": 1.5})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, {"x": float("nan")})
+    assert json.loads(path.read_text()) == {"x": 1.5}
+    assert [file.name for file in path.parent.iterdir()] == ["metrics.json"]
