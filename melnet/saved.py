@@ -113,7 +113,7 @@ def build_tier(description: Description, tier: str, settings: TierSettings, *, r
     """A tier of the described model with initial weights; ``recompute`` as in :class:`melnet.model.tier.Tier`."""
     index = description.tier_index(tier)
     return Tier(
-        bands=shape(*index, description.frames, description.mel.n_mels).bands,
+        bands=shape(index.number, index.count, description.frames, description.mel.n_mels).bands,
         layers=settings.layers,
         hidden=settings.hidden,
         num_components=description.mixture,

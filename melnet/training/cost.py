@@ -90,7 +90,8 @@ def tiers(params: Params, singers: int = 2) -> Iterator[tuple[str, Tier, int]]:
         normalisation=Normalisation(*np.zeros((4, bands), np.float32)),
     )
     for name in description.tiers:
-        frames = shape(*description.tier_index(name), params.slice.frames, bands).frames
+        index = description.tier_index(name)
+        frames = shape(index.number, index.count, params.slice.frames, bands).frames
         tier = build_tier(description, name, params.model.tiers[name], recompute=params.train.recompute)
         yield name, tier, frames
 

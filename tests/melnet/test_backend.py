@@ -72,7 +72,7 @@ def test_parts_add_up_to_the_whole(batch, as_usual):
         np.testing.assert_allclose(weight, expected, atol=1e-5)
 
 
-def test_what_fills_a_batch_up_counts_for_nothing(batch, as_usual):
+def test_padding_of_a_batch_counts_for_nothing(batch, as_usual):
     inputs, _, weights = batch
     other = {name: np.where(np.arange(BATCH).reshape(-1, *[1] * (v.ndim - 1)) < 6, v, 0) for name, v in inputs.items()}
     second, _ = stepped((other, other["x"], weights), backend.parts_of(BATCH))
