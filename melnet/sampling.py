@@ -57,7 +57,7 @@ class Sampler:
         See :func:`melnet.model.mixture.sample`.
 
     >>> bound = np.full(2, 3, np.float32)
-    >>> sampler = Sampler([Tier(bands=2, layers=1, hidden=4, num_components=1, min_sigma=0.01)], -bound, bound)
+    >>> sampler = Sampler([Tier(bands=2, layers=1, hidden=4, num_components=2, min_sigma=0.01)], -bound, bound)
     >>> sampler.sample(3, frames=5, seed=0).shape
     (3, 5, 2)
     """
