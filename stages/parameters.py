@@ -13,8 +13,6 @@ from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from melnet.model.multiscale import divisors
-
 # A float field takes a whole number too, never a string, NaN or infinity.
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 ADDRESS = r"^([\w.-]+|\[[0-9A-Fa-f:.]+\]):[1-9][0-9]{0,4}$"
@@ -167,6 +165,9 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        # Here, because a check changes no result, and an edit of the model must not rerun the stages before it.
+        from melnet.model.multiscale import divisors
+
         check_mel(self.mel, self.downsample.sample_rate)
         for key, size, divisor in zip(
             ("slice.frames", "mel.n_mels"),
