@@ -14,7 +14,7 @@ demo: $(VENV)/.installed
 	@echo
 	@echo "Audio     $$(ls samples/*.wav | wc -l) files, samples/*.wav"
 	@echo "Report    report/index.html, to open in a browser"
-	@echo "Pictures  samples/spectrograms.png (generated beside recorded), samples/waveforms.png, plots/training"
+	@echo "Pictures  plots/spectrograms.png (generated above recorded), plots/waveforms.png, plots/training"
 	@echo "Metrics   metrics/train.json, metrics/evaluate.json, metrics/generate.json:"
 	@dvc metrics show
 

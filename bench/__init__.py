@@ -1,4 +1,4 @@
-"""One module per claim of the README's performance table: ``python -m bench.NAME`` measures it against its reference.
+"""Benchmarks: ``python -m bench.NAME`` measures a claim of the README's performance table against its reference.
 
-Every module prints its claims as one line of JSON at its end; ``python -m bench.all`` runs them all.
+The last line that a benchmark prints is its claims as JSON. ``python -m bench.all`` runs all of them.
 """

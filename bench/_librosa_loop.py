@@ -1,6 +1,7 @@
-"""The usual way to prepare recordings: one process, one file after the other, whole; prints the seconds of its loop.
+"""The usual way to prepare recordings: one process reads one whole file after the other; prints its seconds.
 
-``python -m bench._librosa_loop FOLDER`` is the reference of bench/prepare.py. It keeps only the last spectrogram.
+``python -m bench._librosa_loop FOLDER`` is the reference of bench/prepare.py. It keeps only the last
+spectrogram; the time of its imports does not count.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Memory of training one tier: two steps in a process of its own; prints JSON with MiB and seconds.
+"""Memory of training one tier for two steps; prints MiB and seconds as JSON.
 
 python -m bench._memory_of_a_step '{"bands": 32, "frames": 50, "layers": 4, "hidden": 64, "batch": 16, ...}'
 """
@@ -15,7 +15,7 @@ import psutil
 from bench.common import ROOT
 from melnet.model.tier import Tier
 from melnet.training.cost import cost
-from melnet.training.fit import compile_tier
+from melnet.training.fit import TrainConfig, compile_tier
 from stages.parameters import load_params
 
 
@@ -24,12 +24,13 @@ def main() -> None:
     frames, batch, bands = given.pop("frames"), given.pop("batch"), given["bands"]
     changes = {"batch_size": batch, "recompute": given["recompute"]}
     settings = load_params(ROOT / "params.yaml").train.model_copy(update=changes)
+    config = TrainConfig(**settings.model_dump())
     tier = Tier(num_components=10, min_sigma=0.02, **given)
-    compile_tier(tier, settings)
+    compile_tier(tier, config)
     x = np.random.default_rng(0).normal(size=(batch, frames, bands)).astype("float32")
     inputs = {"x": x, "context": x} if given.get("feature_layers") else {"x": x}
     before = psutil.Process().memory_info().rss
-    # Compiling takes memory of its own, all of it before the first step: what the second step adds is looked at apart.
+    # Compiling needs memory of its own, all of it before the first step; so the second step is measured separately.
     tier.train_on_batch(inputs, x, sample_weight=np.ones(batch, "float32"))
     started, peak = time.perf_counter(), _Peak()
     tier.train_on_batch(inputs, x, sample_weight=np.ones(batch, "float32"))
@@ -48,7 +49,7 @@ def main() -> None:
 
 
 class _Peak:
-    """The most that this process held while a step ran."""
+    """The peak memory of this process in bytes until :meth:`stop`."""
 
     def __init__(self) -> None:
         self._stopped, self._process, self._peak = threading.Event(), psutil.Process(), 0

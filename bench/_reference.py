@@ -1,6 +1,6 @@
-"""The same tier built on ``keras.layers.LSTM``, as one would write it without a kernel of one's own.
+"""The same tier built on ``keras.layers.LSTM``, without a kernel of its own.
 
-Tensors stay batch-major, (batch, frames, bands, hidden); each RNN gets its axis by a reshape or a transpose.
+Tensors stay batch-major, (batch, frames, bands, hidden); a reshape or transpose gives each RNN its axis.
 """
 
 import keras

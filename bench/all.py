@@ -1,6 +1,6 @@
-"""Run every benchmark, one after the other, and join what they claim in bench/results.json.
+"""Run every benchmark, one after the other, and write their claims to bench/results.json.
 
-The file holds the machine's kind (processor, cores), the versions of what was measured, and the claims of each module.
+The file also has the processor, the number of cores and the versions of the packages that the figures depend on.
 """
 
 import json
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def run(module: str) -> list[dict[str, object]]:
-    """Show what a benchmark prints; its claims, which are its last line."""
+    """Run a benchmark and show its output; return its claims, which are the last line."""
     print(f"--- {module}", flush=True)
     command = [sys.executable, "-m", f"bench.{module}"]
     line = ""
@@ -50,7 +50,7 @@ def run(module: str) -> list[dict[str, object]]:
 
 
 def machine() -> dict[str, object]:
-    """Processor and cores that these processes may use."""
+    """The processor, and the number of cores that this process may use."""
     return {"processor": _processor(), "cores": len(os.sched_getaffinity(0))}
 
 
@@ -61,7 +61,7 @@ def _processor() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that the figures depend on."""
+    """Versions of Python and of the packages that the figures depend on."""
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: measuring sides in turn, the memory of a process and its children, claims as JSON."""
+"""Shared by the benchmarks: timing several sides in turn, memory of a process and its children, claims as JSON."""
 
 import json
 import os
@@ -19,7 +19,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "DVC_NO_ANALYTICS": "1"}
 
 @dataclass(frozen=True)
 class Claim:
-    """A measured figure and the target that it should reach."""
+    """A measured figure and its target."""
 
     name: str
     value: float  # median of the rounds
@@ -30,13 +30,13 @@ class Claim:
 
     @classmethod
     def at_least(cls, target: float, name: str, rounds: Sequence[float], unit: str) -> Self:
-        """A figure that should be large."""
+        """A figure that should be large: its median over the rounds reaches the target."""
         value = statistics.median(rounds)
         return cls(name, value, unit, f"at least {target:g}", value >= target, (min(rounds), max(rounds)))
 
     @classmethod
     def at_most(cls, target: float, name: str, rounds: Sequence[float], unit: str) -> Self:
-        """A figure that should be small."""
+        """A figure that should be small: its median over the rounds does not exceed the target."""
         value = statistics.median(rounds)
         return cls(name, value, unit, f"at most {target:g}", value <= target, (min(rounds), max(rounds)))
 
@@ -51,7 +51,7 @@ def report(*claims: Claim) -> None:
 
 
 def alternate(rounds: int, *sides: Callable[[], float]) -> list[tuple[float, ...]]:
-    """Measure the sides in turn, round after round, so that what else the machine does falls on all of them alike."""
+    """Measure the sides in turn, round after round, so that other load on the machine slows all of them alike."""
     measured = []
     for number in range(rounds):
         measured.append(tuple(side() for side in sides))
@@ -60,14 +60,14 @@ def alternate(rounds: int, *sides: Callable[[], float]) -> list[tuple[float, ...
 
 
 def seconds(function: Callable[[], object]) -> float:
-    """Time that a call takes."""
+    """Seconds that a call takes."""
     started = time.perf_counter()
     function()
     return time.perf_counter() - started
 
 
 def python(*arguments: str, cwd: Path, expected: int = 0) -> str:
-    """Run this Python as a new process; its standard output."""
+    """Run this Python in a new process; return its standard output."""
     result = subprocess.run([sys.executable, *arguments], cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True)
     if result.returncode != expected:
         raise RuntimeError(f"python {' '.join(arguments)}: status {result.returncode}\n{result.stderr[-2000:]}")
@@ -75,9 +75,9 @@ def python(*arguments: str, cwd: Path, expected: int = 0) -> str:
 
 
 def peak_memory(*arguments: str, cwd: Path, interval: float = 0.02) -> float:
-    """Run this Python as a new process; peak in MB of what it and its children hold together.
+    """Run this Python in a new process; return the peak memory in MB of it and its children together.
 
-    Sampled every ``interval`` seconds. Pages that several processes share count once (PSS).
+    The memory is sampled every ``interval`` seconds. Pages that several processes share count once (PSS).
     """
     with subprocess.Popen([sys.executable, *arguments], cwd=cwd, env=ENVIRONMENT, stderr=subprocess.DEVNULL) as process:
         peak, tree = 0, psutil.Process(process.pid)
@@ -99,5 +99,5 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
 def _pss(process: psutil.Process) -> int:
     try:
         return int(process.memory_full_info().pss)
-    except psutil.Error:  # it ended between two looks
+    except psutil.Error:  # the process has ended
         return 0

@@ -1,9 +1,9 @@
-"""On a GPU, the JAX backend: training step and sampling; ``KERAS_BACKEND=jax python -m bench.gpu``.
+"""Training step and sampling with the JAX backend on a GPU: ``KERAS_BACKEND=jax python -m bench.gpu``.
 
 Needs keras and jax, no TensorFlow. The reference configuration (4 layers, hidden 64, batch 16 of 50 x 32), and on a GPU
-also 8 layers of 512 on 64 x 64; on a CPU a small one stands in for it, so that the code is run. Time per step, the rate
-reached, and its share of that of a large matmul in the same process. On a GPU it writes bench/gpu.json, with the
-device's name; otherwise it writes nothing and claims nothing about GPUs.
+also 8 layers of 512 on 64 x 64; a CPU runs a small model instead, which only shows that the code works. Measures the
+time per step, the rate in GFLOP/s, and its share of the rate of a large matmul in the same process. On a GPU it writes
+bench/gpu.json, with the device's name; otherwise it writes nothing.
 """
 
 import json
@@ -49,11 +49,11 @@ def main() -> None:
         content = {"device": device.device_kind, "matmul_gflop_per_s": peak, **found}
         RESULTS.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(found, indent=2))
-    report()  # no targets: what a GPU reaches depends on which it is
+    report()  # no targets: the figures depend on the GPU
 
 
 def measured(size: dict[str, int], peak: float) -> dict[str, Any]:
-    """Medians of a training step and of sampling one batch."""
+    """Median times and rates of a training step and of sampling one batch."""
     frames = size["frames"]
     options = {name: size[name] for name in ("bands", "layers", "hidden")}
     tier = Tier(num_components=10, min_sigma=0.02, **options)
@@ -82,7 +82,7 @@ def measured(size: dict[str, int], peak: float) -> dict[str, Any]:
 
 
 def median(work: Callable[[], object]) -> float:
-    """Seconds of a call, the first not counted."""
+    """Median seconds of a call; the first call is not counted."""
     work()
     times = []
     for _ in range(ROUNDS):
@@ -93,7 +93,7 @@ def median(work: Callable[[], object]) -> float:
 
 
 def matmul(size: int) -> float:
-    """GFLOP/s of a float32 matmul."""
+    """Rate of a float32 matmul in GFLOP/s."""
     multiply = compiled(lambda a: ops.matmul(a, a))
     square = ops.convert_to_tensor(np.random.default_rng(0).normal(size=(size, size)).astype("float32"))
 

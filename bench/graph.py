@@ -1,16 +1,17 @@
-"""What the graph costs when there is nothing to do: an up-to-date `dvc repro`, and the start of a stage.
+"""The cost of the graph when there is nothing to do: an up-to-date `dvc repro`, and the start of a stage.
 
 `dvc repro` is timed in a small copy of this project in which the graph has run once. A stage is timed from the command
-to its first work: it has imported what it needs and read params.yaml, and finds that its input is missing (downsample,
-slice); demo, which has no input, ends at a setting it cannot use, after the same imports. Python itself, started to do
-nothing, is timed in turn with them.
+to its first work: it imports what it needs, reads params.yaml, and ends because its input is missing (downsample,
+slice). The stage demo has no input; it ends at an invalid setting, after the same imports. Python that does nothing is
+timed in turn with them.
 """
 
 import statistics
 import tempfile
 from pathlib import Path
 
-from bench.common import ROOT, Claim, alternate, python, report, seconds
+from bench.common import Claim, alternate, python, report, seconds
+from tests.params_file import edit_params
 from tests.test_graph import clone, run
 
 ROUNDS = 5
@@ -31,11 +32,10 @@ def _repro(folder: Path) -> Claim:
 
 def _starts(folder: Path) -> list[Claim]:
     folder.mkdir()
-    settings = (ROOT / "params.yaml").read_text(encoding="utf-8")
-    (folder / "params.yaml").write_text(settings, encoding="utf-8")
+    edit_params(folder, {})
     broken = folder / "broken"
     broken.mkdir()
-    (broken / "params.yaml").write_text(settings.replace("seed: 1 ", "seed: -1 "), encoding="utf-8")
+    edit_params(broken, {"demo": {"seed": -1}})
 
     def start(stage: str, cwd: Path) -> float:
         return seconds(lambda: python("-m", f"stages.{stage}", cwd=cwd, expected=1))

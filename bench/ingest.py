@@ -2,10 +2,9 @@
 
 The data set is four times as large as the memory that the stream may take. The reference reads the column of
 spectrograms, one row group after the other, into numpy arrays that it drops: no shuffling, no normalisation, no
-checksums. Each slice
-carries its own number, from which is told how well the stream is shuffled: by the rank correlation of the order of the
-batches with the stored order, and by how often two slices of a batch come from one recording. The ideal of the latter
-is that of slices drawn at random from the whole data set.
+checksums. Each slice contains its own number. The numbers show how well the stream is shuffled, by two measures: the
+rank correlation of their order with the stored order, and how often two slices of a batch come from one recording.
+The ideal of the second is that of slices drawn at random from the whole data set.
 """
 
 import tempfile
@@ -20,7 +19,7 @@ import scipy.stats
 from bench.common import ROOT, Claim, alternate, python, report, seconds
 from melnet.audio.spectrogram import log_mel
 from melnet.data.dataset import Normalisation, shuffled_batches, steps_per_epoch
-from melnet.data.shards import Settings, Shards, ShardWriter
+from melnet.data.shards import Shards, ShardSpec, ShardWriter
 from stages.demo_voice.voice import song
 from stages.parameters import load_params
 
@@ -61,13 +60,13 @@ def main() -> None:
 
 
 def write_shards(folder: Path) -> None:
-    """A minute of singing over and over, with fresh noise; the first element of each slice is its number."""
+    """Write a minute of singing again and again, with new noise; the first element of each slice is its number."""
     params, rng = load_params(ROOT / "params.yaml"), np.random.default_rng(1)
     rate, frames, bands = params.downsample.sample_rate, params.slice.frames, params.mel.n_mels
-    settings = Settings(frames=frames, sample_rate=rate, mel=params.mel)
-    sung = log_mel(np.concatenate(list(song(rng, 60, rate))), params.mel, rate)
+    spec = ShardSpec(frames, params.mel_spec)
+    sung = log_mel(np.concatenate(list(song(rng, 60, rate))), params.mel_spec)
     sung = sung[: len(sung) // frames * frames].reshape(-1, frames, bands)
-    with ShardWriter(folder, settings, params.slice.shard_rows) as writer:
+    with ShardWriter(folder, spec, params.slice.shard_rows) as writer:
         for first in range(0, ROWS, RECORDING_ROWS):
             numbers = np.arange(first, min(first + RECORDING_ROWS, ROWS))
             mels = sung[numbers % len(sung)] + rng.normal(0, 0.01, (len(numbers), 1, bands)).astype(np.float32)
@@ -76,14 +75,14 @@ def write_shards(folder: Path) -> None:
 
 
 def read_column(path: Path) -> None:
-    """All spectrograms of a shard, by pyarrow alone, as large at a time as the stream reads them."""
+    """Read all spectrograms of a shard with pyarrow alone, one row group at a time as the stream does."""
     with pq.ParquetFile(path) as file:
         for group in range(file.num_row_groups):
             file.read_row_group(group, columns=["mel"]).column("mel").combine_chunks().flatten().to_numpy()
 
 
 def memory(folder: str) -> None:
-    """Print by how many MB an epoch raises the peak memory of a process that has begun to read."""
+    """Print by how many MB an epoch raises the peak memory, once the first row group has been read."""
     shards = Shards(Path(folder))
     shards.read_group(0)
     process = psutil.Process()
@@ -105,7 +104,7 @@ def _correlation(order: np.ndarray) -> float:
 
 
 def _clustering(order: np.ndarray) -> tuple[float, float]:
-    """Share of the pairs of slices of a batch that come from one recording, and that among all slices."""
+    """Share of the pairs of slices of a batch that come from one recording, and the same share among all slices."""
     recordings = order // RECORDING_ROWS
     batches = recordings[: len(order) // BATCH * BATCH].reshape(-1, BATCH)
     first, second = np.triu_indices(BATCH, 1)

@@ -1,7 +1,7 @@
 """Mel to audio: a batch of 16 spectrograms of 10 s, against ``librosa.feature.inverse.mel_to_audio`` item by item.
 
-Both run 32 iterations over the same log-mel spectrograms of the built-in voice. Quality is how near the log-mel
-spectrogram of the audio comes to the given one: the mean absolute difference in nats, and the spectral convergence
+Both run 32 iterations over the same log-mel spectrograms of the built-in voice. The quality compares the log-mel
+spectrogram of the audio with the given one: the mean absolute difference in nats, and the spectral convergence
 ``|M - M'| / |M|`` of the mel magnitudes (Frobenius norm).
 """
 
@@ -20,21 +20,20 @@ ROUNDS = 2  # the reference takes about half a minute
 
 def main() -> None:
     params = load_params(ROOT / "params.yaml")
-    rate = params.downsample.sample_rate
     log_mels = np.stack([_spectrogram(seed, params) for seed in range(ITEMS)])
     audio: dict[str, np.ndarray] = {}
 
     def ours() -> float:
-        return seconds(lambda: audio.update(ours=mel_to_audio(log_mels, params.mel, rate, ITERATIONS, seed=1)))
+        return seconds(lambda: audio.update(ours=mel_to_audio(log_mels, params.mel_spec, ITERATIONS, seed=1)))
 
     def reference() -> float:
         return seconds(lambda: audio.update(librosa=np.stack([_librosa(item, params) for item in log_mels])))
 
-    _librosa(log_mels[0, :50], params)  # imports and compiles what it needs
+    _librosa(log_mels[0, :50], params)  # the first call imports and compiles
     measured = alternate(ROUNDS, ours, reference)
     errors, convergences = {}, {}
     for side, signals in audio.items():
-        again = np.stack([log_mel(signal, params.mel, rate) for signal in signals])
+        again = np.stack([log_mel(signal, params.mel_spec) for signal in signals])
         errors[side], convergences[side] = log_mel_error(again, log_mels), _convergence(again, log_mels)
         print(f"{side}: log-mel error {errors[side]:.4f} nats, spectral convergence {convergences[side]:.4f}")
     report(
@@ -52,7 +51,7 @@ def _spectrogram(seed: int, params: Params) -> np.ndarray:
     """Log-mel of the first seconds of a song; (frames, bands)."""
     rate = params.downsample.sample_rate
     sung = np.concatenate(list(song(np.random.default_rng(seed), SECONDS, rate)))[: SECONDS * rate]
-    return log_mel(sung.astype(np.float32), params.mel, rate)
+    return log_mel(sung.astype(np.float32), params.mel_spec)
 
 
 def _librosa(item: np.ndarray, params: Params) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""Sampling with carried state: time, and against one full forward pass per element.
+"""Sampling with a decoder state: its time, and its speed against one full forward pass per element.
 
-Reference configuration: 4 layers, hidden 64, K = 10, 32 bands, 50 frames, batch 16. A full forward pass of the same
-model per element is what implementations without carried state do; a few passes are measured and the time of all
-50 x 32 extrapolated from them.
+Reference configuration: 4 layers, hidden 64, K = 10, 32 bands, 50 frames, batch 16. An implementation without a decoder
+state needs a full forward pass for each element; a few passes are measured, and the time of all 50 x 32 is extrapolated
+from them.
 """
 
 import time

@@ -1,17 +1,17 @@
-"""What each stage costs per hour of audio: seconds, memory and bytes at 1 to 100 hours, extrapolated to 10,000.
+"""The cost of each stage per hour of audio: seconds, memory and bytes at 1 to 100 hours, extrapolated to 10,000.
 
     python -m bench.scale [--hours 1 10 30 100] [--work FOLDER]
 
-The corpus is an hour of distinct 48 kHz recordings of five minutes, linked under as many names as it takes; so files
-are read from memory, which flatters `downsample` on a slow disk, and DVC's cache keeps each recording once, where it
-would keep all. Every stage runs as a new process at its default settings, but for `train`, whose epoch at 100 hours
-takes hours: its data set is verified and an epoch of its batches is read and shuffled in full, while steps are timed on
-the first of them and multiplied. `evaluate` scores the test split with the untrained weights, which takes as long as
-with any. `dvc commit` is what DVC adds: hashes, and copies of what its cache lacks. Memory is that of a stage and its
-children, pages that they share counted once.
+The corpus is one hour of 48 kHz recordings of five minutes, hard-linked under as many names as needed. So the files are
+read from the page cache, which makes `downsample` look faster than on a slow disk, and DVC's cache keeps each recording
+only once. Every stage runs as a new process at its default settings. Only `train` does not run in full, since an epoch
+at 100 hours takes hours: the data set is verified and an epoch of batches is read and shuffled, but only the first
+steps are taken, and their time is multiplied. `evaluate` scores the test split with untrained weights, which takes as
+long as with trained ones. `dvc commit` is the time that DVC adds: hashes, and copies of the files that its cache lacks.
+The memory is that of a stage and its children; pages that they share count once.
 
-What is extrapolated is the line through the last two sizes. Takes minutes for 10 hours, half an hour and 25 GB
-of disk for 100; not a part of `make bench`. Writes bench/scale.json.
+The extrapolation is the line through the last two sizes. It takes minutes for 10 hours, half an hour and 25 GB of disk
+for 100; `make bench` does not run it. Writes bench/scale.json.
 """
 
 import argparse
@@ -40,7 +40,7 @@ OUTPUTS = {"downsample": "data/24k", "slice": "data/shards"}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hours", type=int, nargs="+", default=[1, 10, 30, 100], help="sizes of corpora, growing")
-    parser.add_argument("--work", type=Path, help="folder for all of it, on one file system; temporary without")
+    parser.add_argument("--work", type=Path, help="folder for all files, on one file system (default: a temporary one)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.work) as name:
         folder = Path(name)
@@ -80,7 +80,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def linear(stage: str, found: dict[int, dict[str, float]]) -> list[Claim]:
-    """That an hour more costs no more when there are many, and next to no memory."""
+    """Claims that a further hour costs as much time in a large corpus as in a small one, and almost no memory."""
     *_, before, last = found
     name = f"{stage}, {last} h against {before} h"
     per_hour = [found[hours]["seconds"] / hours for hours in (before, last)]
@@ -92,7 +92,7 @@ def linear(stage: str, found: dict[int, dict[str, float]]) -> list[Claim]:
 
 
 def extrapolated(found: dict[int, dict[str, float]]) -> dict[str, float]:
-    """The line through the last two sizes, at the size of the archive."""
+    """Extrapolate the line through the last two sizes to the size of the archive."""
     *_, before, last = found
     return {
         name: found[last][name] + (found[last][name] - found[before][name]) / (last - before) * (ARCHIVE - last)
@@ -102,7 +102,7 @@ def extrapolated(found: dict[int, dict[str, float]]) -> dict[str, float]:
 
 
 def recordings(folder: Path) -> list[Path]:
-    """An hour of singing, each file another stretch of another mixture of two voices."""
+    """Write an hour of singing; each file is a different mixture of two voices, from different samples on."""
     folder.mkdir()
     voices = [np.concatenate(list(song(np.random.default_rng(seed), 60, RATE)))[: 60 * RATE] for seed in (1, 2)]
     paths = [folder / f"{number}.wav" for number in range(FILES_PER_HOUR)]
@@ -116,7 +116,7 @@ def recordings(folder: Path) -> list[Path]:
 
 
 def corpus(folder: Path, originals: list[Path], hours: int) -> dict[str, dict[str, float]]:
-    """Run the stages on so many hours; stage -> what it took."""
+    """Run the stages on a corpus of ``hours``; return the seconds and the memory of each stage."""
     for hour in range(hours):
         (folder / f"corpus/{hour}").mkdir(parents=True)
         for original in originals:
@@ -141,11 +141,11 @@ def corpus(folder: Path, originals: list[Path], hours: int) -> dict[str, dict[st
     return found
 
 
-def measured(hours: int, what: str, *arguments: str, cwd: Path) -> dict[str, float]:
-    """Run this Python as a new process; what it took."""
+def measured(hours: int, name: str, *arguments: str, cwd: Path) -> dict[str, float]:
+    """Run this Python in a new process; return its seconds and its memory."""
     memory: list[float] = []
     took = seconds(lambda: memory.append(peak_memory(*arguments, cwd=cwd, interval=0.2)))
-    print(f"{hours} h, {what}: {took:.1f} s, {memory[0]:.0f} MB of memory", flush=True)
+    print(f"{hours} h, {name}: {took:.1f} s, {memory[0]:.0f} MB of memory", flush=True)
     return {"seconds": took, "MB of memory": memory[0]}
 
 

@@ -1,4 +1,4 @@
-"""The performance table of the README, made of bench/results.json: ``python -m bench.table`` prints it."""
+"""The performance table of the README: ``python -m bench.table`` prints it from bench/results.json."""
 
 import json
 from typing import Any
@@ -11,7 +11,7 @@ def main() -> None:
 
 
 def table(results: dict[str, Any]) -> str:
-    """Markdown: one row per claim, and a line that says on what it was measured."""
+    """Markdown: one row per claim, and a line with the machine and the versions."""
     rows = [
         "| claim | measured (lowest to highest round) | target | met | `python -m` |",
         "| --- | --- | --- | --- | --- |",

@@ -1,9 +1,9 @@
-"""Memory of training: peak resident memory of a step, and what of the paper's model fits into 24 GiB.
+"""Memory of training: peak resident memory of a step, and which of the paper's tiers fit into 24 GiB.
 
-One size at a time is doubled, starting from the reference tier (4 layers, hidden 64, batch 16 of 50 x 32), with gates
-kept and recomputed (``train.recompute``). The peak is that of the whole process, with TensorFlow and the compiler, as
-`python -m stages.train --describe` gives it. Of the paper's tiers (params/blizzard.yaml: hidden 512) the first is
-trained for two steps with batch 1; for the others the largest batch is worked out (melnet/training/cost.py).
+Starting from the reference tier (4 layers, hidden 64, batch 16 of 50 x 32), one size at a time is doubled, with gates
+stored and with gates recomputed (``train.recompute``). The peak is that of the whole process, with TensorFlow and the
+compiler, as `python -m stages.train --describe` shows it. The first of the paper's tiers (params/blizzard.yaml: hidden
+512) is trained for two steps with batch 1; for the others the largest batch is computed (melnet/training/cost.py).
 """
 
 import json
@@ -11,8 +11,8 @@ import statistics
 from concurrent.futures import ThreadPoolExecutor
 
 from bench.common import ROOT, Claim, python, report
-from melnet.training.cost import cost, costs, tiers
 from stages.parameters import load_params
+from stages.train import model_costs
 
 LIMIT = 24 * 2**30
 REFERENCE = {"bands": 32, "frames": 50, "layers": 4, "hidden": 64, "batch": 16, "recompute": False}
@@ -28,7 +28,7 @@ BLIZZARD = ROOT / "params/blizzard.yaml"
 
 
 def main() -> None:
-    with ThreadPoolExecutor(2) as pool:  # most of the time goes into compiling, which takes one core
+    with ThreadPoolExecutor(2) as pool:  # most of the time is spent on compiling, which uses one core
         running = {name: pool.submit(step, **change) for name, change in SIZES.items()}
         recomputing = {name: pool.submit(step, **SIZES[name], recompute=True) for name in RECOMPUTED}
     kept = {name: future.result() for name, future in running.items()}
@@ -68,7 +68,7 @@ def step(**change: object) -> dict[str, float]:
 
 
 def paper_tier() -> dict[str, float]:
-    shape = costs(load_params(BLIZZARD))["tier-1"].shape
+    shape = model_costs(load_params(BLIZZARD))["tier-1"].shape
     settings = load_params(BLIZZARD).model.tiers["tier-1"]
     return step(
         bands=shape.bands,
@@ -81,15 +81,16 @@ def paper_tier() -> dict[str, float]:
 
 
 def fits() -> None:
-    """The largest batch of each of the paper's tiers within the limit, worked out."""
+    """Print the largest computed batch within the limit, for each of the paper's tiers."""
     params = load_params(BLIZZARD)
     for recompute in (False, True):
-        train = params.train.model_copy(update={"recompute": recompute})
-        said = []
-        for name, tier, frames in tiers(params.model_copy(update={"train": train})):
-            fitting = [batch for batch in (1, 2, 4, 8, 16, 32) if cost(tier, batch, frames).peak <= LIMIT]
-            said.append(f"{name} {f'batch {fitting[-1]}' if fitting else 'none'}")
-        print(f"largest batch in 24 GiB, worked out, gates {'recomputed' if recompute else 'kept'}: {', '.join(said)}")
+        fitting: dict[str, int] = {}
+        for batch in (1, 2, 4, 8, 16, 32):
+            train = params.train.model_copy(update={"recompute": recompute, "batch_size": batch})
+            for name, cost in model_costs(params.model_copy(update={"train": train})).items():
+                fitting[name] = max(fitting.get(name, 0), batch if cost.peak <= LIMIT else 0)
+        said = ", ".join(f"{name} {f'batch {batch}' if batch else 'none'}" for name, batch in fitting.items())
+        print(f"largest batch in 24 GiB, computed, gates {'recomputed' if recompute else 'stored'}: {said}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Training: one step (forward, backward, RMSprop) of the reference tier against matmul and against keras.layers.LSTM.
 
 Reference configuration: 4 layers, hidden 64, K = 10, centralised stack, batch 16 of 50 frames x 32 bands, float32; 90
-GFLOP per step. The same tier on ``keras.layers.LSTM`` trains under plain ``fit``, which does not compile it.
+GFLOP per step. The same tier on ``keras.layers.LSTM`` is trained without XLA, as a plain ``fit`` would.
 """
 
 import time
@@ -37,7 +37,7 @@ def main() -> None:
     compile_seconds = seconds(lambda: tier.train_on_batch({"x": x}, x, sample_weight=weights))
     print(f"ours: {tier.count_params():,} weights, first step {compile_seconds:.1f} s")
 
-    stock = ReferenceTier(batch=BATCH, bands=BANDS, layers=LAYERS, hidden=HIDDEN, components=COMPONENTS)
+    stock = ReferenceTier(batch=BATCH, bands=BANDS, layers=LAYERS, hidden=HIDDEN, num_components=COMPONENTS)
     stock.compile(
         optimizer=keras.optimizers.RMSprop(SETTINGS.learning_rate, momentum=0.9, global_clipnorm=1.0),
         loss=MixtureLoss(0.02),

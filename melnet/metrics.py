@@ -1,4 +1,4 @@
-"""Numbers for how well spectrograms are modelled: mean likelihoods and the distance between two sets."""
+"""Metrics of a model of spectrograms: mean likelihoods, and the Fréchet distance between two sets."""
 
 from typing import NamedTuple
 
@@ -6,10 +6,15 @@ import numpy as np
 
 
 class MeanNll:
-    """Mean negative log-likelihoods in nats per element of any number of batches, of which none is kept.
+    """Mean negative log-likelihoods in nats per element, accumulated over batches.
 
-    Each is given over all elements and over those above the log floor. Silence lies on the floor, is all alike and is
-    cheap to predict: the second figure is the one that says how well sound is modelled.
+    Each mean is given over all elements and over those above the log floor. Silence lies on the floor and is easy to
+    predict; the second figure says how well sound is modelled.
+
+    >>> means = MeanNll()
+    >>> means.update(np.array([True, False]), {"nll": np.array([-3.0, 1.0])})
+    >>> means.summary()
+    {'floored': 0.5, 'nll': -1.0, 'nll_above_floor': 1.0}
     """
 
     def __init__(self) -> None:
@@ -23,9 +28,9 @@ class MeanNll:
         Parameters
         ----------
         floored
-            Which elements lie on the log floor (:func:`melnet.baselines.floored`), bool of any shape.
+            True for elements on the log floor (:func:`melnet.baselines.floored`), of any shape.
         nll
-            −log p of each element in nats, in the same shape, by the name of its model.
+            −log p of each element in nats, in the same shape, by the name of the model.
         """
         self._elements += floored.size
         self._floored += int(floored.sum())
@@ -34,7 +39,7 @@ class MeanNll:
             self._sums[name] = self._sums.get(name, 0) + sums
 
     def summary(self) -> dict[str, float]:
-        """``<name>`` and ``<name>_above_floor`` for each model, the latter only if there is such an element.
+        """``<name>`` and, if there are elements above the floor, ``<name>_above_floor`` of each model.
 
         ``floored`` is the share of elements on the floor, from 0 to 1.
         """
@@ -55,11 +60,15 @@ class Gaussian(NamedTuple):
 
 
 class FrameStatistics:
-    """Mean and covariance of the frames of any number of batches, of which none is kept.
+    """Mean and covariance of frames, accumulated over batches.
 
-    A frame counts as 2 · bands values: its log-mel, and its difference to the frame before it. The second half makes
-    movement in time count; without it, frames in any order would be as good as the right one. The first frame of a
-    slice has no difference and is left out.
+    A frame counts as 2 · bands values: its log-mel, and its difference from the previous frame, without which the order
+    of the frames would not matter. The first frame of a slice is left out, since it has no previous one.
+
+    >>> statistics = FrameStatistics(bands=2)
+    >>> statistics.update(np.random.default_rng(0).standard_normal((4, 50, 2)))
+    >>> statistics.gaussian().covariance.shape
+    (4, 4)
     """
 
     def __init__(self, bands: int) -> None:
@@ -68,9 +77,9 @@ class FrameStatistics:
         self._products = np.zeros((2 * bands, 2 * bands))
 
     def update(self, x: np.ndarray) -> None:
-        """Add the slices of ``x``, (slices, frames, bands) normalised log-mel.
+        """Add slices of normalised log-mel, (slices, frames, bands).
 
-        Sums of products lose digits where the mean is large against the deviation; normalised values are safe.
+        Values that are not normalised would lose precision, since their mean is large against their deviation.
         """
         x = x.astype(np.float64)
         frames = np.concatenate([x[:, 1:], np.diff(x, axis=1)], axis=-1).reshape(-1, len(self._sum))
@@ -84,7 +93,7 @@ class FrameStatistics:
         Raises
         ------
         ValueError
-            When there was no slice of at least two frames.
+            There was no slice of at least two frames.
         """
         if self._count == 0:
             raise ValueError("no statistics of frames: there was no slice of at least 2 frames")
@@ -93,26 +102,33 @@ class FrameStatistics:
 
 
 def frame_statistics(x: np.ndarray) -> Gaussian:
-    """:class:`FrameStatistics` of a single batch, (slices, frames, bands) normalised log-mel."""
+    """:class:`FrameStatistics` of a single batch of normalised log-mel, (slices, frames, bands).
+
+    >>> frame_statistics(np.zeros((4, 50, 2))).mean.tolist()
+    [0.0, 0.0, 0.0, 0.0]
+    """
     statistics = FrameStatistics(x.shape[-1])
     statistics.update(x)
     return statistics.gaussian()
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
-    """Fréchet distance between two sets, each seen as one Gaussian.
+    """Squared Fréchet distance between two Gaussians: d² = |μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2(Σ₁Σ₂)^½).
 
-    d² = |μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2(Σ₁Σ₂)^½), as in the Fréchet inception distance (arXiv 1706.08500). It is given
-    squared, as is usual there; the unit is a band's variance in the train split, since the values are normalised.
+    It is squared, as in the Fréchet inception distance (arXiv 1706.08500). For normalised log-mel the unit is a band's
+    variance in the train split.
+
+    >>> frechet_distance(Gaussian(np.zeros(2), np.eye(2)), Gaussian(np.ones(2), np.eye(2)))
+    2.0
     """
-    # tr (Σ₁Σ₂)^½ is the sum of the singular values of Σ₁^½ Σ₂^½: no root of a product, so that no digits are lost where
-    # a band hardly moves and a covariance is singular.
+    # tr (Σ₁Σ₂)^½ is the sum of the singular values of Σ₁^½ Σ₂^½. The root of the product itself would lose precision
+    # where a band hardly changes and a covariance is singular.
     cross = np.linalg.svd(_root(a.covariance) @ _root(b.covariance), compute_uv=False).sum()
     means = np.sum((a.mean - b.mean) ** 2)
     return max(0.0, float(means + np.trace(a.covariance) + np.trace(b.covariance) - 2 * cross))
 
 
 def _root(covariance: np.ndarray) -> np.ndarray:
-    """Symmetric square root of a covariance; eigenvalues that rounding made negative count as zero."""
+    """Symmetric square root of a covariance. Eigenvalues that rounding made negative count as zero."""
     values, vectors = np.linalg.eigh(covariance)
     return (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T

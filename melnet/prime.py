@@ -1,4 +1,4 @@
-"""The recording that samples continue, made ready by the code that makes the corpus ready."""
+"""A prime: the end of a recording, which samples continue."""
 
 import tempfile
 from pathlib import Path
@@ -6,43 +6,61 @@ from typing import NamedTuple
 
 import numpy as np
 
-from melnet.audio.convert import convert, inspect, read_mono
+from melnet.audio.convert import convert, inspect
+from melnet.audio.files import read_mono
 from melnet.audio.integrity import UnusableAudio
+from melnet.audio.mel import MelSpec
 from melnet.audio.spectrogram import log_mel
-from melnet.saved import Description
-from stages.command import StageError
 
 
 class Prime(NamedTuple):
-    """The end of a recording, as the model will hear it."""
+    """The end of a recording, as audio and as spectrogram."""
 
     signal: np.ndarray
-    """(samples,), whole hops: its last sample is where the last frame is centred"""
+    """(samples,), whole hops: the last frame is centred on the last sample"""
     log_mel: np.ndarray
     """(frames, bands)"""
 
 
-def read_prime(path: Path, seconds: float, description: Description) -> Prime:
-    """The last ``seconds`` of a recording; raise :class:`StageError` if it is unusable, too short or silent."""
-    mel, rate = description.mel, description.sample_rate
+def read_prime(path: Path, seconds: float, mel: MelSpec, min_frames: int) -> Prime:
+    """Read the last ``seconds`` of a recording of any format and rate.
+
+    Parameters
+    ----------
+    min_frames
+        Least number of frames that a model can continue.
+
+    Raises
+    ------
+    UnusableAudio
+        The recording cannot be read, is too short or ends in silence; the message names the file.
+
+    >>> import soundfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     soundfile.write(f"{folder}/a.wav", np.sin(np.arange(96000) / 10), 48000)
+    ...     prime = read_prime(Path(folder, "a.wav"), 1.0, MelSpec(), min_frames=20)
+    >>> prime.log_mel.shape
+    (47, 32)
+    """
+    rate, hop = mel.sample_rate, mel.hop_length
     try:
         with tempfile.TemporaryDirectory() as folder:
-            clean = Path(folder) / "prime.flac"
-            convert(inspect(path), clean, rate)
-            signal = read_mono(clean)
+            converted = Path(folder) / "prime.flac"
+            convert(inspect(path), converted, rate)
+            signal = read_mono(converted)
     except UnusableAudio as error:
-        raise StageError(f"generate.prime: {path}: {error}") from error
-    # Frames centred so near to the end that half of what they see is missing would teach a fade-out.
-    whole = (len(signal) - mel.n_fft // 2) // mel.hop_length
-    frames = min(whole, round(seconds * rate / mel.hop_length))
-    if frames < description.frames:
-        least = (description.frames * mel.hop_length + mel.n_fft // 2) / rate
+        raise UnusableAudio(f"{path}: {error}") from error
+    # A frame whose window reaches beyond the end of the recording would look like a fade-out.
+    whole = (len(signal) - mel.n_fft // 2) // hop
+    frames = min(whole, round(seconds * rate / hop))
+    if frames < min_frames:
+        least = (min_frames * hop + mel.n_fft // 2) / rate
         found = min(seconds, len(signal) / rate)
-        raise StageError(
-            f"generate.prime: {path}: {found:.2f} s are too short to continue; at least {least:.2f} s are needed, as "
-            "much as a slice that the model was trained on (see also generate.prime_seconds)"
+        raise UnusableAudio(
+            f"{path}: {found:.2f} s are too short to continue; at least {least:.2f} s are needed, as much as a slice "
+            "that the model was trained on"
         )
-    heard = log_mel(signal, mel, rate)[whole - frames + 1 : whole + 1]
-    if (heard <= np.log(np.float32(mel.floor))).all():
-        raise StageError(f"generate.prime: {path}: its last {frames * mel.hop_length / rate:.2f} s are silent")
-    return Prime(signal[: whole * mel.hop_length][-frames * mel.hop_length :], heard)
+    values = log_mel(signal, mel)[whole - frames + 1 : whole + 1]
+    if (values <= mel.log_floor).all():
+        raise UnusableAudio(f"{path}: its last {frames * hop / rate:.2f} s are silent")
+    return Prime(signal[: whole * hop][-frames * hop :], values)

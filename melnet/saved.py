@@ -1,11 +1,11 @@
-"""A trained model on disk, and what each file of it is for.
+"""A trained model on disk.
 
-``melnet.json`` is what all tiers share: how spectrograms are made and normalised, which tiers and singers there are. It
-is written before training. Each tier then adds its weights, ``tier-1.weights.h5``, and ``tiers/tier-1.json``: its
-settings, the hash of its weights, and the hash of the ``melnet.json`` it was trained for. Changing the settings of one
-tier so changes the files of that tier only.
+``melnet.json`` holds what all tiers share: how spectrograms are made and normalised, the tiers, the singers. It is
+written before training. Each tier then adds its weights, ``tier-1.weights.h5``, and ``tiers/tier-1.json``: its
+settings, the hash of its weights, and the hash of the ``melnet.json`` it was trained for. So a change to one tier's
+settings changes that tier's files only.
 
-Nothing but these files is needed to generate audio. They hold numbers and settings, no code.
+These files are all that generating audio needs. They hold numbers and settings, no code.
 """
 
 import hashlib
@@ -13,188 +13,202 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
-from pydantic import ValidationError
+import keras
+from pydantic import TypeAdapter, ValidationError
 
-from melnet.data.atomic import written
+from melnet.audio.mel import MelSpec
+from melnet.data.atomic import atomic_write, write_json
 from melnet.data.dataset import Normalisation
 from melnet.model.multiscale import TierIndex, shape
 from melnet.model.tier import Tier
-from stages.parameters import Mel, Model
-from stages.parameters import Tier as TierSettings
 
-FORMAT = 2
+FORMAT = 3
+STRICT: dict[str, Any] = {"extra": "forbid", "strict": True}
 T = TypeVar("T")
 
 
 class ModelError(ValueError):
-    """A model that cannot be read; the message names the file."""
+    """A model cannot be read; the message names the file."""
 
 
 @dataclass(frozen=True)
-class Description:
-    """The content of ``melnet.json``."""
+class TierConfig:
+    """Size of one tier.
 
-    sample_rate: int
+    >>> TierConfig(layers=4, hidden=64)
+    TierConfig(layers=4, hidden=64, feature_layers=None)
+    """
+
+    layers: int
+    """layers of each stack"""
+    hidden: int
+    """features and recurrent units of each layer"""
+    feature_layers: int | None = None
+    """layers of the feature-extraction network of a later tier; None: as many as ``layers``"""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What all tiers share; the content of ``melnet.json``."""
+
+    mel: MelSpec
     frames: int
     """frames of the slices that are trained on"""
-    mel: Mel
-    cell: str
-    mixture: int
+    cell: Literal["lstm", "gru"]
+    num_components: int
+    """Gaussians per element of a spectrogram, K"""
     min_sigma: float
+    """least standard deviation of a Gaussian, in units of a band's standard deviation"""
     tiers: list[str]
-    """names in ``model.tiers``, in order"""
+    """names of the tiers, the first tier first"""
     singers: list[str]
-    """those the model knows, in the order of its embedding; none if it is not conditioned on them"""
+    """names in the order of the singer ids; empty if the model is not conditioned on singers"""
     normalisation: Normalisation
 
-    @classmethod
-    def of(
-        cls,
-        model: Model,
-        *,
-        sample_rate: int,
-        frames: int,
-        mel: Mel,
-        singers: list[str],
-        normalisation: Normalisation,
-    ) -> "Description":
-        """Of the settings of a model and of the data that it is for."""
-        return cls(
-            sample_rate=sample_rate,
-            frames=frames,
-            mel=mel,
-            cell=model.cell,
-            mixture=model.mixture,
-            min_sigma=model.min_sigma,
-            tiers=model.tier_names,
-            singers=singers if model.condition_on == "singer" else [],
-            normalisation=normalisation,
-        )
+    __pydantic_config__: ClassVar[Any] = STRICT | {"arbitrary_types_allowed": True}
 
-    def tier_index(self, tier: str) -> TierIndex:
-        """The number of a tier, given by its name, and the number of tiers."""
-        return TierIndex(self.tiers.index(tier) + 1, len(self.tiers))
+    def __post_init__(self) -> None:
+        expected = [f"tier-{number}" for number in range(1, len(self.tiers) + 1)]
+        if not self.tiers or self.tiers != expected:
+            raise ValueError(f"tiers: {', '.join(self.tiers)} should be {', '.join(expected)}")
+        if self.normalisation.mean.shape != (self.mel.n_mels,):
+            raise ValueError(f"normalisation: {len(self.normalisation.mean)} bands, but n_mels is {self.mel.n_mels}")
+
+    def tier_index(self, name: str) -> TierIndex:
+        """The index of a tier given by its name."""
+        return TierIndex(self.tiers.index(name) + 1, len(self.tiers))
 
     def to_json(self) -> str:
-        """What stands in ``melnet.json``."""
-        content = asdict(self) | {"mel": self.mel.model_dump(), "normalisation": self.normalisation.to_dict()}
+        """The text of ``melnet.json``."""
+        content = asdict(self) | {"normalisation": self.normalisation.to_dict()}
         return json.dumps({"format": FORMAT, **content}, indent=2) + "\n"
 
     @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> "Description":
-        """Read and check what :meth:`to_json` wrote; raises ValueError, TypeError or KeyError for anything else."""
+    def from_dict(cls, content: dict[str, Any]) -> "ModelConfig":
+        """Read and check the content of ``melnet.json``; raises ValueError, TypeError or KeyError for anything else."""
         values = {key: value for key, value in content.items() if key != "format"}
-        mel = Mel.model_validate(values.pop("mel"))
-        normalisation = Normalisation.from_dict(values.pop("normalisation"))
-        description = cls(mel=mel, normalisation=normalisation, **values)
-        # The same checks as of params.yaml; what is left to each tier is checked with its own file.
-        names = dict.fromkeys(description.tiers, TierSettings(layers=1, hidden=1))
-        conditioned = {"condition_on": "singer" if description.singers else None}
-        shared = {key: values[key] for key in ("cell", "mixture", "min_sigma")}
-        Model.model_validate({**shared, **conditioned, "tiers": names})
-        if normalisation.mean.shape != (mel.n_mels,):
-            raise ValueError(f"normalisation: {len(normalisation.mean)} bands, but mel.n_mels is {mel.n_mels}")
-        return description
+        values["normalisation"] = Normalisation.from_dict(values["normalisation"])
+        return _CONFIG.validate_python(values)
+
+
+_CONFIG = TypeAdapter(ModelConfig)
+_TIER_CONFIG = TypeAdapter(TierConfig)
 
 
 def weights_path(folder: Path, tier: str) -> Path:
-    """Where the weights of a tier, named as in ``model.tiers``, lie."""
+    """Path of the weights of a tier.
+
+    >>> weights_path(Path("models"), "tier-1").as_posix()
+    'models/tier-1.weights.h5'
+    """
     return folder / f"{tier}.weights.h5"
 
 
-def settings_path(folder: Path, tier: str) -> Path:
-    """Where the settings of a tier lie."""
+def tier_config_path(folder: Path, tier: str) -> Path:
+    """Path of the settings of a tier.
+
+    >>> tier_config_path(Path("models"), "tier-1").as_posix()
+    'models/tiers/tier-1.json'
+    """
     return folder / "tiers" / f"{tier}.json"
 
 
-def build_tier(description: Description, tier: str, settings: TierSettings, *, recompute: bool = False) -> Tier:
-    """A tier of the described model with initial weights; ``recompute`` as in :class:`melnet.model.tier.Tier`."""
-    index = description.tier_index(tier)
+def build_tier(
+    config: ModelConfig, name: str, tier_config: TierConfig, *, recompute: bool = False, seed: int | None = None
+) -> Tier:
+    """Build a tier of a model with initial weights.
+
+    Parameters
+    ----------
+    recompute
+        See :class:`melnet.model.tier.Tier`.
+    seed
+        Of the initial weights, and of all that Keras draws after them.
+    """
+    if seed is not None:
+        keras.utils.set_random_seed(seed)
+    index = config.tier_index(name)
     return Tier(
-        bands=shape(index.number, index.count, description.frames, description.mel.n_mels).bands,
-        layers=settings.layers,
-        hidden=settings.hidden,
-        num_components=description.mixture,
-        min_sigma=description.min_sigma,
-        cell=description.cell,
-        feature_layers=0 if index.number == 1 else settings.feature_layers or settings.layers,
-        singers=len(description.singers),
+        bands=shape(*index, config.frames, config.mel.n_mels).bands,
+        layers=tier_config.layers,
+        hidden=tier_config.hidden,
+        num_components=config.num_components,
+        min_sigma=config.min_sigma,
+        cell=config.cell,
+        feature_layers=0 if index.number == 1 else tier_config.feature_layers or tier_config.layers,
+        singers=len(config.singers),
         recompute=recompute,
-        name=tier.replace("-", "_"),
+        name=name.replace("-", "_"),
     )
 
 
-def save_description(folder: Path, description: Description) -> None:
-    """Write ``melnet.json``; it appears complete or not at all."""
-    with written(folder / "melnet.json") as temporary:
-        temporary.write_text(description.to_json(), encoding="utf-8")
+def save_config(folder: Path, config: ModelConfig) -> None:
+    """Write ``melnet.json`` atomically."""
+    with atomic_write(folder / "melnet.json") as temporary:
+        temporary.write_text(config.to_json(), encoding="utf-8")
 
 
-def save_tier(folder: Path, description: Description, name: str, settings: TierSettings, tier: Tier) -> None:
-    """Write the weights of a tier, then its settings with their hash; each appears complete or not at all."""
-    # A compiled tier would save its optimizer too, which is twice as much again.
-    plain = build_tier(description, name, settings)
+def save_tier(folder: Path, config: ModelConfig, name: str, tier_config: TierConfig, tier: Tier) -> None:
+    """Write the weights of a tier, then its settings with the weights' hash; both atomically."""
+    # A compiled tier would save its optimizer too, which is twice as large as the weights.
+    plain = build_tier(config, name, tier_config)
     plain.set_weights(tier.get_weights())
     # HDF5 ends the process when the disk is full.
-    with written(weights_path(folder, name), needed=8 * plain.count_params() + 2**20) as temporary:
+    with atomic_write(weights_path(folder, name), needed=8 * plain.count_params() + 2**20) as temporary:
         plain.save_weights(temporary, overwrite=True)
         digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
-    content = {
-        "format": FORMAT,
-        **settings.model_dump(),
-        "weights_sha256": digest,
-        "melnet_sha256": _digest(description),
-    }
-    with written(settings_path(folder, name)) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    hashes = {"weights_sha256": digest, "melnet_sha256": _digest(config)}
+    write_json(tier_config_path(folder, name), {"format": FORMAT, **asdict(tier_config), **hashes})
 
 
-def load_description(folder: Path) -> Description:
+def load_config(folder: Path) -> ModelConfig:
     """Read ``melnet.json``; raises :class:`ModelError` if it is missing, damaged or of another format version."""
-    return _read(folder / "melnet.json", "the stage `model` makes it", Description.from_dict)
+    return _read(folder / "melnet.json", ModelConfig.from_dict)
 
 
-def load(folder: Path) -> tuple[Description, list[Tier]]:
+def load(folder: Path) -> tuple[ModelConfig, list[Tier]]:
     """Read a model back, its first tier first.
 
     Raises
     ------
     ModelError
-        If a file is missing, damaged, of another format version, or not of the model that the others are of.
+        If a file is missing, damaged, of another format version, or belongs to another model than the other files.
     """
-    description = load_description(folder)
-    return description, [_load_tier(folder, description, name) for name in description.tiers]
+    config = load_config(folder)
+    return config, [_load_tier(folder, config, name) for name in config.tiers]
 
 
-def _load_tier(folder: Path, description: Description, name: str) -> Tier:
-    path = settings_path(folder, name)
+def _load_tier(folder: Path, config: ModelConfig, name: str) -> Tier:
+    path = tier_config_path(folder, name)
 
-    def parse(content: dict[str, Any]) -> tuple[TierSettings, str, str]:
+    def parse(content: dict[str, Any]) -> tuple[TierConfig, str, str]:
         weights, melnet = content.pop("weights_sha256"), content.pop("melnet_sha256")
         content.pop("format")
-        return TierSettings.model_validate(content), weights, melnet
+        return _TIER_CONFIG.validate_python(content), weights, melnet
 
-    settings, weights, melnet = _read(path, "the stage `train` makes it", parse)
-    if melnet != _digest(description):
+    tier_config, expected, melnet = _read(path, parse)
+    if melnet != _digest(config):
         raise ModelError(f"{path}: trained for another {folder / 'melnet.json'}; train the tier again")
-    path = weights_path(folder, name)
+    weights = weights_path(folder, name)
     try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        found = hashlib.sha256(weights.read_bytes()).hexdigest()
     except OSError as error:
-        raise ModelError(f"{path}: {error.strerror or error}; {settings_path(folder, name)} names it") from error
-    if found != weights:
-        raise ModelError(f"{path}: damaged, or not the weights that {settings_path(folder, name)} was saved with")
-    tier = build_tier(description, name, settings)
+        raise ModelError(f"{weights}: {error.strerror or error}; {path} names it") from error
+    if found != expected:
+        raise ModelError(f"{weights}: damaged, or not the weights that {path} was saved with")
+    tier = build_tier(config, name, tier_config)
     try:
-        tier.load_weights(path)
+        tier.load_weights(weights)
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{path}: not the weights of {settings}: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"{weights}: not the weights of {tier_config}: {str(error).splitlines()[0]}") from error
     return tier
 
 
-def _read(path: Path, made_by: str, parse: Callable[[dict[str, Any]], T]) -> T:
+def _read(path: Path, parse: Callable[[dict[str, Any]], T]) -> T:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         found = content["format"]
@@ -202,7 +216,7 @@ def _read(path: Path, made_by: str, parse: Callable[[dict[str, Any]], T]) -> T:
             raise ModelError(f"{path}: format {found}, but this version reads format {FORMAT}; train again")
         return parse(content)
     except FileNotFoundError as error:
-        raise ModelError(f"{path}: no such file; {made_by}") from error
+        raise ModelError(f"{path}: no such file; the model is not trained yet, or incomplete") from error
     except ValidationError as error:
         problem = error.errors()[0]
         key = ".".join(str(part) for part in problem["loc"])
@@ -213,5 +227,5 @@ def _read(path: Path, made_by: str, parse: Callable[[dict[str, Any]], T]) -> T:
         raise ModelError(f"{path}: not understood: {type(error).__name__} {error}") from error
 
 
-def _digest(description: Description) -> str:
-    return hashlib.sha256(description.to_json().encode()).hexdigest()
+def _digest(config: ModelConfig) -> str:
+    return hashlib.sha256(config.to_json().encode()).hexdigest()

@@ -1,9 +1,9 @@
-"""Overrides of params.yaml, run as a DVC experiment in a clone beside the workspace, which stays as it is.
+"""Runs with overrides of params.yaml: DVC experiments in a clone beside the workspace, which stays as it is.
 
-DVC's own `exp run --temp` runs a whole graph in one command; here every stage has a task of its own, so clone and
-experiment are made here: to DVC, an experiment is a commit on its baseline, below refs/exps. The clone lies beside the
-workspace, not inside, so that relative paths out of it (a corpus, a remote) mean the same. One that was cancelled or
-failed stays, with its checkpoints, for the next run with the same overrides of the same code.
+`dvc exp run --temp` runs a whole graph in one command. Here every stage has its own task, so this module clones the
+repository and records the experiment, which for DVC is a commit below refs/exps whose parent is the baseline. The clone
+lies beside the workspace and not inside it, so that relative paths out of it (a corpus, a remote) stay valid. A clone
+whose run failed or was cancelled stays with its checkpoints, for the next run of the same code with the same overrides.
 """
 
 import hashlib
@@ -14,96 +14,87 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
+from dvc.utils.serialize import modify_yaml
 
 from pipeline import graph
 
 PARAMS = "params.yaml"
 LOCK = "dvc.lock"
-AUTHOR = ["-c", "user.name=melnet", "-c", "user.email=melnet@localhost"]  # workers may have no name of their own
+AUTHOR = ["-c", "user.name=melnet", "-c", "user.email=melnet@localhost"]  # a worker may have no Git identity
 
 
 class OverrideError(ValueError):
-    """An override of something that params.yaml does not have."""
+    """params.yaml has no setting of this name."""
 
 
 class GitError(RuntimeError):
     """A git command failed."""
 
 
-def folder_of(root: Path, overrides: dict[str, Any]) -> Path:
-    """Where the experiment runs: the same for the same overrides of the same commit and uncommitted changes."""
+def clone_path(root: Path, overrides: dict[str, Any]) -> Path:
+    """Return the experiment's folder: the same for equal overrides, commit and uncommitted changes."""
     identity = [overrides, git(root, "rev-parse", "HEAD"), git(root, "diff", "--binary", "HEAD")]
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return root.with_name(f"{root.name}-experiment-{digest[:8]}")
 
 
-def prepare(root: Path, folder: Path, overrides: dict[str, Any], log: Callable[[str], object]) -> None:
-    """Clone the workspace, uncommitted changes included, and apply the overrides; nothing if it is there already."""
-    if folder.exists():
-        log(f"continuing in {folder}")
+def prepare(root: Path, clone: Path, overrides: dict[str, Any], log: Callable[[str], object]) -> None:
+    """Clone the workspace with its uncommitted changes and apply the overrides, unless the clone exists already."""
+    if clone.exists():
+        log(f"continuing in {clone}")
         return
-    making = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(making, ignore_errors=True)  # what a killed run left half made
-    git(root.parent, "clone", "--quiet", str(root), str(making))
+    partial = clone.with_name(f"{clone.name}.part")
+    shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
+    git(root.parent, "clone", "--quiet", str(root), str(partial))
     if difference := git(root, "diff", "--binary", "HEAD"):
-        git(making, "apply", "--index", "--whitespace=nowarn", "-", text=difference)
+        git(partial, "apply", "--index", "--whitespace=nowarn", "-", text=difference)
     for name in (".dvc/config.local", LOCK):
-        if (root / name).exists() and not (making / name).exists():
-            shutil.copy2(root / name, making / name)
+        if (root / name).exists() and not (partial / name).exists():
+            shutil.copy2(root / name, partial / name)
     cache = subprocess.run(graph.command("cache", "dir"), cwd=root, capture_output=True, text=True, check=True)
-    subprocess.run(graph.command("cache", "dir", "--local", cache.stdout.strip()), cwd=making, check=True)
-    override(making / PARAMS, overrides)
-    _link_inputs(root, making)
-    # Versions that the cache lacks stay missing, and their stages run.
-    subprocess.run(graph.command("checkout", "--quiet"), cwd=making, capture_output=True)
-    making.rename(folder)
-    log(f"experiment in {folder}")
+    subprocess.run(graph.command("cache", "dir", "--local", cache.stdout.strip()), cwd=partial, check=True)
+    override(partial / PARAMS, overrides)
+    for name in graph.inputs(partial):  # recordings inside the workspace, which Git does not carry
+        if (root / name).exists() and not (partial / name).exists():
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            (partial / name).symlink_to(root / name)
+    # The exit status is ignored: outputs that the cache lacks stay missing, and their stages run.
+    subprocess.run(graph.command("checkout", "--quiet"), cwd=partial, capture_output=True)
+    partial.rename(clone)
+    log(f"experiment in {clone}")
 
 
-def record(root: Path, folder: Path, name: str, stages: Iterable[str]) -> str:
-    """Record the finished experiment in the workspace's repository, remove its clone; the experiment's commit."""
-    # Not by `dvc exp run` or `dvc exp save`: both give up where a stage that is not of this run has outputs that DVC's
-    # cache lacks, as in a clone that was never pulled.
-    baseline = git(folder, "rev-parse", "HEAD").strip()
-    kept = [output.path for output in graph.outputs(folder, *stages) if not output.cached]
-    git(folder, "add", "--force", "--", LOCK, *kept)
+def record(root: Path, clone: Path, name: str, stages: Iterable[str]) -> str:
+    """Record the finished experiment in the workspace's repository, remove its clone, and return its commit."""
+    # `dvc exp run` and `dvc exp save` both fail if a stage outside this run has outputs that DVC's cache lacks, as in a
+    # clone that was never pulled.
+    baseline = git(clone, "rev-parse", "HEAD").strip()
+    in_git = [output.path for output in graph.outputs(clone, *stages) if not output.cached]
+    git(clone, "add", "--force", "--", LOCK, *in_git)
     options = ["--quiet", "--all", "--allow-empty", "--no-verify"]
-    git(folder, *AUTHOR, "commit", *options, "--message", f"Experiment {name}")
+    git(clone, *AUTHOR, "commit", *options, "--message", f"Experiment {name}")
     reference = f"refs/exps/{baseline[:2]}/{baseline[2:]}/{name}"
-    git(root, "fetch", "--quiet", str(folder), f"+HEAD:{reference}")
-    shutil.rmtree(folder)
+    git(root, "fetch", "--quiet", str(clone), f"+HEAD:{reference}")
+    shutil.rmtree(clone)
     return git(root, "rev-parse", reference).strip()
 
 
 def override(path: Path, overrides: dict[str, Any]) -> None:
-    """Set dotted keys of a YAML file; raise :class:`OverrideError` for a key that it does not have."""
-    yaml = YAML()  # keeps comments and order: the experiment's diff shows the overrides only
-    yaml.width = 4096
-    content = yaml.load(path)
-    for key, value in overrides.items():
-        *parents, last = key.split(".")
-        section = content
-        for part in parents:
-            section = section.get(part) if isinstance(section, dict) else None
-        if not isinstance(section, dict) or last not in section:
-            raise OverrideError(f"params: {path.name} has no {key!r} (to be set to {value!r})")
-        section[last] = value
-    yaml.dump(content, path)
+    """Set dotted keys of a YAML file and keep its comments; raise :class:`OverrideError` for an unknown key."""
+    with modify_yaml(path) as content:  # writes the file only if nothing is raised
+        for key, value in overrides.items():
+            *parents, last = key.split(".")
+            section = content
+            for part in parents:
+                section = section.get(part) if isinstance(section, dict) else None
+            if not isinstance(section, dict) or last not in section:
+                raise OverrideError(f"params: {path.name} has no {key!r} (to be set to {value!r})")
+            section[last] = value
 
 
 def git(folder: Path, *arguments: str, text: str | None = None) -> str:
-    """Standard output of a git command."""
+    """Return the standard output of a git command that reads ``text``."""
     done = subprocess.run(["git", *arguments], cwd=folder, input=text, capture_output=True, text=True)
     if done.returncode:
         raise GitError(f"git {' '.join(arguments)} in {folder}: {done.stderr.strip()}")
     return done.stdout
-
-
-def _link_inputs(root: Path, folder: Path) -> None:
-    """Links to what stages read and Git does not carry: recordings inside the workspace."""
-    for name in graph.inputs(folder):
-        source, target = root / name, folder / name
-        if source.exists() and not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.symlink_to(source)

@@ -1,7 +1,6 @@
-"""The flow `melnet`: brings the stages of dvc.yaml up to date, one task for each, in the folder it is run in."""
+"""The Prefect flow `melnet`: brings the stages of dvc.yaml in the current folder up to date, one task per stage."""
 
 import hashlib
-import json
 from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,19 +10,20 @@ from typing import Any
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import TaskRun
+from prefect.exceptions import CancelledRun
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed, State
 from prefect.tasks import Task
 
 from pipeline import artifacts, experiment, graph
-from pipeline.gpu import NoAnswer, pinned
-from pipeline.workspace import RunEnded, Workspace, held
+from pipeline.gpu import lock_gpu, server_unreachable
+from pipeline.workspace import Workspace, lock_workspace
 
 NEED_GPU = {"train", "evaluate", "generate"}
 HAVE_METRICS = {"evaluate", "generate"}
-CACHED = "Cached"  # Prefect's name for the state of a task whose result was there already
-BACK_OFF = [10.0, 30.0, 90.0, 270.0]  # s before each retry
+CACHED = "Cached"  # Prefect's name for the state of a task whose result existed already
+RETRY_SECONDS = [10.0, 30.0, 90.0, 270.0]  # before each retry
 
 Tasks = dict[str, PrefectFuture[Any]]
 
@@ -38,92 +38,88 @@ def melnet(
         target: A stage of dvc.yaml, or empty for the whole graph.
         params: Overrides of params.yaml, as {"train.epochs": 5}; they run as a DVC experiment beside the workspace.
         force: Run stages that are up to date too.
-        push: Push what the stages made to DVC's default remote.
+        push: Push the stages' outputs to DVC's default remote.
     """
     root = Path.cwd()
     remote = graph.default_remote(root)
     if push and not remote:
         raise ValueError(f"push: {root} has no default remote; name one with: dvc remote add --default NAME URL")
-    graph.plan(root, target)  # an unknown target is not worth waiting for
-    with held(root, params or {}, run_name(), get_run_logger().info) as workspace:
+    graph.plan(root, target)  # reports an unknown target before the run waits for the workspace
+    with lock_workspace(root, params or {}, run_name(), get_run_logger().info) as workspace:
         plan = graph.plan(workspace.folder, target)
-        stages, pushes = submit(workspace, plan, force, remote if push else "")
-        if failed := first_failure(stages | pushes):
-            return Failed(message=failed)
+        tasks = submit_tasks(workspace, plan, force, remote if push else "")
+        if failure := first_failure(tasks):
+            return Failed(message=failure)
         result = versions(root, workspace.folder, plan)
         if params:
             name = f"{flow_run.name}-{flow_run.id[:4]}"
             result["experiment"] = f"{name} ({experiment.record(root, workspace.folder, name, plan)})"
-    return finished(result, [name for name, future in stages.items() if future.state.name != CACHED])
+    return completed(result, [stage for stage in plan if tasks[stage].state.name != CACHED])
 
 
-def submit(workspace: Workspace, plan: dict[str, list[str]], force: bool, remote: str) -> tuple[Tasks, Tasks]:
-    """Submit a task per stage, each after those that it needs, and with a remote a push after each."""
-    stages: Tasks = {}
-    pushes: Tasks = {}
+def submit_tasks(workspace: Workspace, plan: dict[str, list[str]], force: bool, remote: str) -> Tasks:
+    """Submit a task for each stage, which waits for those it needs, and with a remote a push after each stage."""
+    tasks: Tasks = {}
     for stage, needs in plan.items():
-        stages[stage] = run_stage.submit(
-            stage, workspace, force, return_state=False, wait_for=[stages[name] for name in needs]
-        )
-        if remote:
-            pushes[f"push {stage}"] = push_stage.submit(
-                stage, workspace.folder, remote, return_state=False, wait_for=[stages[stage]]
-            )
-    return stages, pushes
+        wait_for = [tasks[name] for name in needs]
+        tasks[stage] = run_stage.submit(stage, workspace, force, return_state=False, wait_for=wait_for)
+    for stage in plan if remote else ():
+        wait_for, name = [tasks[stage]], f"push {stage}"
+        tasks[name] = push_stage.submit(stage, workspace.folder, remote, return_state=False, wait_for=wait_for)
+    return tasks
 
 
 def first_failure(tasks: Tasks) -> str:
-    """Wait for all tasks; what the first that did not succeed says, empty if all did."""
+    """Wait for all tasks; return the message of the first in graph order that did not succeed, empty if all did."""
     for future in tasks.values():
         future.wait()
-    # What needs a failed task stays pending, and comes after it.
     return next((f"{future.state.message}" for future in tasks.values() if not future.state.is_completed()), "")
 
 
-def mendable(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
-    """Whether a retry can mend what happened: a lock that another process holds, the network, a server that is away."""
+def is_retryable(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
+    """Return whether a task failed for a cause that may go away by itself."""
     error = state.result(raise_on_failure=False)
-    return isinstance(error, graph.Busy | graph.RemoteUnreachable | NoAnswer)
+    return isinstance(error, graph.Retryable) or server_unreachable(error)
 
 
 @task(
     task_run_name="{stage}",
     cache_policy=NO_CACHE,
-    retries=len(BACK_OFF),
-    retry_delay_seconds=BACK_OFF,
-    retry_condition_fn=mendable,
+    retries=len(RETRY_SECONDS),
+    retry_delay_seconds=RETRY_SECONDS,
+    retry_condition_fn=is_retryable,
 )
 def run_stage(stage: str, workspace: Workspace, force: bool) -> State[None]:
-    """Run a stage if it is out of date, and publish the versions that it made."""
+    """Run a stage if it is out of date, and publish the versions of its outputs."""
     log, folder = get_run_logger().info, workspace.folder
     reason = "forced" if force else graph.changes(folder, stage)
     if not reason:
         log(f"{stage} is up to date")
         return Completed(name=CACHED, message="up to date")
     log(shorten(f"{stage} is out of date: {reason}", 200))
-    needs_gpu = stage.partition("@")[0] in NEED_GPU
+    group = stage.partition("@")[0]  # train of train@tier-1
 
-    def tell(line: str) -> None:
-        workspace.check()  # what it raises ends the stage
+    def log_line(line: str) -> None:
+        workspace.raise_if_cancelled()  # ends a stage that began just when the run was cancelled
         log(line)
 
     try:
-        with pinned(run_name(), log) if needs_gpu else nullcontext({"CUDA_VISIBLE_DEVICES": ""}) as gpu:
-            workspace.check()
-            worked = graph.reproduce(folder, stage, force=force, variables={**workspace.mark, **gpu}, log=tell)
-            workspace.check()
-    except graph.StageFailed as error:
-        # A state, not an exception: the stage's own words are what helps, a traceback of this file is not.
+        with lock_gpu(run_name(), log) if group in NEED_GPU else nullcontext({"CUDA_VISIBLE_DEVICES": ""}) as gpu:
+            workspace.raise_if_cancelled()
+            variables = {**workspace.environment, **gpu}
+            ran = graph.reproduce(folder, stage, force=force, variables=variables, log=log_line)
+    except graph.DvcFailed as error:
+        # As a state and not as an exception: the stage's own words help, and a traceback of this file does not.
         return Failed(message=str(error))
-    except RunEnded as error:
+    except CancelledRun as error:
         return Cancelled(message=str(error))
     outputs = graph.outputs(folder, stage)
     artifacts.publish_versions(folder, stage, outputs, "", run_name())
-    if stage.partition("@")[0] in HAVE_METRICS:
+    if group in HAVE_METRICS:
         plan = graph.plan(folder, stage)
         difference = graph.metrics_difference(folder, plan)
         artifacts.publish_metrics(folder, stage, difference, graph.outputs(folder, *plan), run_name())
-    if worked:
+    if ran:
         return Completed(message=", ".join(f"{output.path} {output.hash}" for output in outputs))
     return Completed(name=CACHED, message="restored from DVC's cache of earlier runs")
 
@@ -131,10 +127,10 @@ def run_stage(stage: str, workspace: Workspace, force: bool) -> State[None]:
 @task(
     task_run_name="push {stage}",
     cache_policy=NO_CACHE,
-    retries=len(BACK_OFF),
-    retry_delay_seconds=BACK_OFF,
+    retries=len(RETRY_SECONDS),
+    retry_delay_seconds=RETRY_SECONDS,
     retry_jitter_factor=0.5,
-    retry_condition_fn=mendable,
+    retry_condition_fn=is_retryable,
 )
 def push_stage(stage: str, folder: Path, remote: str) -> None:
     """Push a stage's outputs to the default remote, and publish where they are."""
@@ -143,7 +139,7 @@ def push_stage(stage: str, folder: Path, remote: str) -> None:
 
 
 def versions(root: Path, folder: Path, stages: Iterable[str]) -> dict[str, Any]:
-    """What names the run's versions: the commit, whether files differ from it, the hash of dvc.lock, the metrics."""
+    """Return the commit, whether files differ from it, the hash of dvc.lock and the metrics of the stages."""
     return {
         "commit": experiment.git(root, "rev-parse", "HEAD").strip(),
         "uncommitted_changes": bool(experiment.git(folder, "status", "--porcelain").strip()),
@@ -152,20 +148,15 @@ def versions(root: Path, folder: Path, stages: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def finished(result: dict[str, Any], worked: list[str]) -> State[dict[str, Any]]:
-    """The final state of a run: its result as data, an artifact and a line in the log."""
-    message = f"ran {', '.join(worked)}" if worked else "everything is up to date: no work was done"
-    rows = [f"| {name} | `{value}` |" for name, value in result.items() if name != "metrics"]
-    metrics = json.dumps(result["metrics"], indent=2)
-    table = ["| what | version |", "| --- | --- |", *rows]
-    artifacts.publish_run("\n".join([f"# Run {flow_run.name}", "", message, "", *table, "", "```json", metrics, "```"]))
+def completed(result: dict[str, Any], ran: list[str]) -> State[dict[str, Any]]:
+    """Publish and log the result of a successful run, and return it in the run's final state."""
+    message = f"ran {', '.join(ran)}" if ran else "everything is up to date: no work was done"
+    artifacts.publish_run(flow_run.name, message, result)
     get_run_logger().info("%s; %s", message, ", ".join(f"{name} {value}" for name, value in result.items()))
-    named = ", ".join(
-        f"{name} {value}" for name, value in result.items() if name not in ("metrics", "uncommitted_changes")
-    )
+    named = ", ".join(f"{name} {value}" for name, value in result.items() if name != "metrics")
     return Completed(message=f"{message}; {named}", data=result)
 
 
 def run_name() -> str:
-    """The run's name and identity, as `prefect flow-run ls` shows them."""
+    """Return the run's name and id, as `prefect flow-run ls` shows them."""
     return f"{flow_run.name} ({flow_run.id})"

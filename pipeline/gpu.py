@@ -1,20 +1,19 @@
-"""Which GPUs this host has, and the one that a task may use."""
+"""Lists the GPUs of this host, and lends one to a task."""
 
 import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import concurrency
 from prefect.settings import get_current_settings
 
-from pipeline.lock import Claim, claimed
+from pipeline.lock import Resource, lock_any
 
-LIMIT = "gpu"  # Prefect's global concurrency limit: as many slots as GPUs, one on a host without
-# s after which the slot of a run that was killed, and so could not give it back, is free again; the server's least.
-LEASE = 60.0
+LIMIT = "gpu"  # Prefect's global concurrency limit: one slot per GPU, or one slot on a host without GPUs
+LEASE_SECONDS = 60.0  # until the slot of a killed run, which could not return it, is free; the server accepts no less
 
 
 class GpuError(RuntimeError):
@@ -22,7 +21,7 @@ class GpuError(RuntimeError):
 
 
 def devices() -> list[str]:
-    """The GPUs that may be used: those of CUDA_VISIBLE_DEVICES where it is set, else all of the host's, by UUID."""
+    """Return the GPUs that may be used: those in CUDA_VISIBLE_DEVICES if it is set, else the UUIDs of all GPUs."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [device.strip() for device in visible.split(",") if device.strip() not in ("", "-1")]
@@ -30,7 +29,7 @@ def devices() -> list[str]:
         return []
     listed = subprocess.run(["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"], capture_output=True, text=True)
     if listed.returncode:
-        # Not an empty list: on a GPU host whose driver is broken, training would silently take weeks.
+        # An empty list would let training run on the CPU for weeks because of a broken driver.
         raise GpuError(
             f"nvidia-smi: {listed.stdout.strip()} {listed.stderr.strip()}; "
             "set CUDA_VISIBLE_DEVICES to an empty value to run on the CPU"
@@ -38,34 +37,27 @@ def devices() -> list[str]:
     return listed.stdout.split()
 
 
-class NoAnswer(RuntimeError):
-    """The server gave no answer to the wish for a slot; it may later."""
-
-
 @contextmanager
-def pinned(holder: str, log: Callable[[str], object]) -> Iterator[dict[str, str]]:
-    """Wait for a slot of the global limit and a GPU that no other run has; the variables that pin a stage to it."""
+def lock_gpu(holder: str, log: Callable[[str], object]) -> Iterator[dict[str, str]]:
+    """Wait for a slot of the global limit and a free GPU; yield the environment variables that select the GPU."""
     log(f"asking for a slot of the global limit {LIMIT!r}")
-    with ExitStack() as slot:
-        try:
-            # A training outlasts a server that is away for a while: losing the lease must not end it. The claim below
-            # still keeps others off the GPU.
-            slot.enter_context(
-                concurrency(LIMIT, occupy=1, strict=True, lease_duration=LEASE, raise_on_lease_renewal_failure=False)
-            )
-        except ConcurrencySlotAcquisitionError as error:
-            if error.__cause__ is None:  # there is no such limit
-                raise
-            raise NoAnswer(str(error)) from error
+    # Training goes on while the server is away: losing the lease must not end it, and the lock below still keeps other
+    # runs off the GPU.
+    with concurrency(LIMIT, occupy=1, strict=True, lease_duration=LEASE_SECONDS, raise_on_lease_renewal_failure=False):
         folder = get_current_settings().home / "gpus"
-        choices = [
-            Claim(f"GPU {device}", folder / f"{device.replace('/', '-')}.lock", "MELNET_GPU", device)
+        gpus = [
+            Resource(f"GPU {device}", folder / f"{device.replace('/', '-')}.lock", "MELNET_GPU", device)
             for device in devices()
         ]
-        if not choices:
+        if not gpus:
             log("this host has no GPU: the slot stands for its CPU")
             yield {"CUDA_VISIBLE_DEVICES": ""}
             return
-        with claimed(choices, holder, log) as claim:
-            log(f"using {claim.what}")
-            yield {"CUDA_VISIBLE_DEVICES": claim.value, **claim.mark}
+        with lock_any(gpus, holder, log) as gpu:
+            log(f"using {gpu.name}")
+            yield {"CUDA_VISIBLE_DEVICES": gpu.value, **gpu.environment}
+
+
+def server_unreachable(error: object) -> bool:
+    """Return whether :func:`lock_gpu` failed because the server did not answer; False if it has no such limit."""
+    return isinstance(error, ConcurrencySlotAcquisitionError) and error.__cause__ is not None

@@ -1,42 +1,35 @@
-"""Runs DVC in a folder, and reads what its graph holds and what its stages made."""
+"""Runs DVC in a folder, and reads its graph, its status and the versions of its outputs."""
 
-import codecs
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+import networkx as nx
 import psutil
 from dvc.dvcfile import PROJECT_FILE
 from dvc.repo import Repo
 from dvc.stage import PipelineStage, Stage
 
-from pipeline.process_tree import end
+from pipeline.process_tree import end_process_trees
 
-LAST_LINES = 12  # of a failed stage, in the message of its error
-PROGRESS_SECONDS = 30.0  # between two lines of a progress bar
+LAST_LINES = 12  # of a failed stage's output, quoted in the error message
 
-_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-_BAR = re.compile(r"\d+%\|")
 _LOCKED = re.compile(r"is busy, it is being blocked by|Unable to acquire lock|unable to acquire lock")
-_ADVICE = re.compile(
-    r"To track the changes with git|\tgit add|To enable auto staging|\tdvc config|Use `dvc push`|Having any"
+# DVC's hints to somebody at a terminal, and what TensorFlow logs before it heeds TF_CPP_MIN_LOG_LEVEL.
+_NOISE = re.compile(
+    r"To track the changes with git|\tgit add|To enable auto staging|\tdvc config|Use `dvc push`"
+    r"|WARNING: All log messages before absl::InitializeLog\(\)|I0000 00:00:"
 )
-# TensorFlow tells of its start before it heeds TF_CPP_MIN_LOG_LEVEL.
-_CHATTER = re.compile(r"WARNING: All log messages before absl::InitializeLog\(\)|I0000 00:00:")
-_DVC_SAYS = re.compile(
-    r"Running stage |> |ERROR: failed to reproduce|WARNING: stage|Updating lock file|Generating lock file"
-)
-# What the remotes' libraries (aiohttp, botocore, gcsfs, paramiko) say when it is the network that failed.
+_FROM_DVC = re.compile(r"Running stage |> |ERROR: failed to reproduce|WARNING: stage")
+# Network errors in the words of the libraries that DVC's remotes use: aiohttp, botocore, gcsfs, paramiko.
 _NETWORK = re.compile(
     r"cannot connect|could not connect|connect call failed|connection (was )?(refused|reset|closed|aborted|error|timed)"
     r"|timed? ?out|name or service not known|temporary failure|name resolution|network is unreachable|no route to host"
@@ -46,40 +39,33 @@ _NETWORK = re.compile(
 
 
 class UnknownTarget(ValueError):
-    """A target that names no stage of dvc.yaml."""
+    """dvc.yaml has no stage of this name."""
 
 
-class StageFailed(RuntimeError):
-    """A stage, or DVC around it, ended with an error; the message has its last lines."""
+class DvcFailed(RuntimeError):
+    """A stage or a DVC command failed, and would fail again."""
 
 
-class Busy(RuntimeError):
-    """Another process holds one of DVC's locks; it goes away by itself."""
-
-
-class PushFailed(RuntimeError):
-    """`dvc push` failed for a cause that stays until someone mends it."""
-
-
-class RemoteUnreachable(RuntimeError):
-    """`dvc push` failed on the network."""
+class Retryable(RuntimeError):
+    """A temporary failure: another process holds a lock of DVC, or a server or the network does not answer."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """One version of an output: path, DVC's hash, bytes, files, and whether DVC's cache (not Git) keeps it."""
+    """One version of a stage's output."""
 
     path: str
-    hash: str
-    size: int
+    hash: str  # DVC's
+    size: int  # bytes
     files: int
-    cached: bool
+    cached: bool  # by DVC; otherwise Git keeps the output
 
 
 def plan(root: Path, target: str | None) -> dict[str, list[str]]:
-    """Stages that ``target`` needs, itself included, each with those it depends on; in the order to run them.
+    """Return the stages that ``target`` needs and ``target`` itself, in the order to run them, with their dependencies.
 
-    A target is the name of a stage or of a group (``train`` for ``train@tier-1``, ``train@tier-2``, ...); None is all.
+    ``target`` names a stage or a group of stages (``train`` for ``train@tier-1``, ``train@tier-2``, ...); None means
+    the whole graph.
 
     Raises
     ------
@@ -87,23 +73,17 @@ def plan(root: Path, target: str | None) -> dict[str, list[str]]:
         If there is no such stage.
     """
     with Repo(str(root)) as repo:
-        graph = repo.index.graph
-        needs = {_name(stage): sorted(_name(needed) for needed in graph.successors(stage)) for stage in graph}
-    missing = [name for name in needs if target is None or name == target or name.startswith(f"{target}@")]
-    if not missing:
-        raise UnknownTarget(f"target: {root / 'dvc.yaml'} has no stage {target!r}; it has {', '.join(sorted(needs))}")
-    wanted: set[str] = set()
-    while missing:
-        name = missing.pop()
-        if name not in wanted:
-            wanted.add(name)
-            missing.extend(needs[name])
-    order = TopologicalSorter({name: needs[name] for name in sorted(wanted)}).static_order()
-    return {name: needs[name] for name in order}
+        graph = nx.relabel_nodes(repo.index.graph, _name).reverse()  # edges now lead from a stage to its dependents
+    found = [name for name in graph if target is None or name == target or name.startswith(f"{target}@")]
+    if not found:
+        raise UnknownTarget(f"target: {root / 'dvc.yaml'} has no stage {target!r}; it has {', '.join(sorted(graph))}")
+    needed = set(found).union(*(nx.ancestors(graph, name) for name in found))
+    order = nx.lexicographical_topological_sort(graph.subgraph(needed))
+    return {name: sorted(graph.predecessors(name)) for name in order}
 
 
 def inputs(root: Path) -> list[str]:
-    """Paths, as dvc.yaml has them, that stages depend on and none makes: code and recordings."""
+    """Return the paths that stages depend on and no stage makes, code and recordings, as dvc.yaml writes them."""
     with Repo(str(root)) as repo:
         made = [Path(out.fs_path) for stage in repo.index.stages for out in stage.outs]
         paths = {dep.fs_path: dep.def_path for stage in repo.index.stages for dep in stage.deps}
@@ -111,8 +91,8 @@ def inputs(root: Path) -> list[str]:
 
 
 def outputs(root: Path, *stages: str) -> list[Output]:
-    """The versions that dvc.lock has of the outputs of stages."""
-    # A stage that runs beside this one may be writing dvc.lock: read it under DVC's lock.
+    """Return the versions of the stages' outputs that dvc.lock records."""
+    # Another stage may be writing dvc.lock at this moment: read it under DVC's lock.
     with Repo(str(root), _wait_for_lock=True) as repo, repo.lock:
         outs = {_name(stage): stage.outs for stage in repo.index.stages}
         return [
@@ -123,14 +103,14 @@ def outputs(root: Path, *stages: str) -> list[Output]:
 
 
 def default_remote(root: Path) -> str:
-    """Name and address of DVC's default remote; empty if there is none."""
+    """Return name and address of DVC's default remote, or an empty string if there is none."""
     with Repo(str(root)) as repo:
         name = repo.config["core"].get("remote")
         return f"{name} ({repo.config['remote'][name]['url']})" if name else ""
 
 
 def _name(stage: Stage) -> str:
-    """What DVC calls a stage in the folder of its repository; ``addressing`` depends on the current folder."""
+    """Return the stage's name relative to the repository (``stage.addressing`` is relative to the current folder)."""
     path = Path(stage.path_in_repo).as_posix()
     if not isinstance(stage, PipelineStage):
         return path  # data.dvc
@@ -138,58 +118,59 @@ def _name(stage: Stage) -> str:
 
 
 def changes(root: Path, stage: str) -> str:
-    """Why DVC would run the stage, in a line; empty if it is up to date."""
-    status: dict[str, list[Any]] = json.loads(_read(root, "status", "--json", stage))
-    found: list[str] = []
-    for change in status.get(stage, []):
-        if isinstance(change, str):
-            found.append(change)
-        else:
-            found.extend(f"{kind}: {', '.join(paths)}" for kind, paths in change.items())
-    return "; ".join(found)
+    """Return in one line why DVC would run the stage; empty if the stage is up to date."""
+    reasons: list[str] = []
+    for change in json.loads(_read(root, "status", "--json", stage)).get(stage, []):
+        if isinstance(change, str):  # "always changed"
+            reasons.append(change)
+        else:  # {"changed deps": {path: how it changed}}
+            reasons += [f"{kind}: {', '.join(paths)}" for kind, paths in change.items()]
+    return "; ".join(reasons)
 
 
 def reproduce(
     root: Path, stage: str, *, force: bool, variables: Mapping[str, str], log: Callable[[str], object]
 ) -> bool:
-    """Run one stage, every line of it to ``log``; False if DVC restored its outputs from earlier runs instead.
+    """Run one stage and log every line that it prints.
+
+    Returns
+    -------
+    bool
+        False if DVC restored the outputs from an earlier run with the same inputs instead of running the stage.
 
     Raises
     ------
-    StageFailed
+    DvcFailed
         With the last lines that the stage printed.
-    Busy
-        If another DVC holds a lock; nothing was run.
+    Retryable
+        If another DVC process holds a lock; nothing was run.
     """
     options = ["--force"] if force else []
-    arguments = ["--wait-for-lock", "repro", "--single-item", *options, stage]
-    code, lines = _stream(root, arguments, variables, log)
+    code, lines = _stream(root, ["repro", "--single-item", *options, stage], variables, log)
     if code:
         text = "\n".join(lines)
-        if _LOCKED.search(text):
-            raise Busy(f"{stage}: {text}")
-        raise StageFailed(f"{stage}: {_last_words(lines)}")
+        raise Retryable(f"{stage}: {text}") if _LOCKED.search(text) else DvcFailed(f"{stage}: {_last_words(lines)}")
     return any(line.startswith("Running stage ") for line in lines)
 
 
 def push(root: Path, stage: str, log: Callable[[str], object]) -> None:
-    """Push a stage's outputs to the default remote; raise :class:`RemoteUnreachable` or :class:`PushFailed`."""
-    code, lines = _stream(root, ["--wait-for-lock", "push", stage], {}, log)
+    """Push a stage's outputs to the default remote; raise :class:`Retryable` for network errors, else DvcFailed."""
+    code, lines = _stream(root, ["push", stage], {}, log)
     if code:
         text = "\n".join(line for line in lines if line.startswith("ERROR:")) or "\n".join(lines)
-        raise (RemoteUnreachable if _NETWORK.search(text) else PushFailed)(f"dvc push {stage}: {text}")
+        raise (Retryable if _NETWORK.search(text) else DvcFailed)(f"dvc push {stage}: {text}")
 
 
 def metrics(root: Path, stages: Iterable[str]) -> dict[str, Any]:
-    """The metrics files that stages made: path -> content."""
+    """Return the content of the metrics files that the stages made, by path."""
     shown = json.loads(_read(root, "metrics", "show", "--json")).get("", {}).get("data", {})
     made = (output.path for output in outputs(root, *stages))
     return {path: shown[path]["data"] for path in made if "data" in shown.get(path, {})}
 
 
 def metrics_difference(root: Path, stages: Iterable[str]) -> str:
-    """Markdown table of the metrics that stages made, in HEAD and in the workspace."""
-    # Those of other stages are left out: as they lie there, they may be of another model.
+    """Return a Markdown table of the stages' metrics in HEAD and in the workspace; empty if there are none."""
+    # Files of other stages are left out, since they may lie there from another model.
     made = {output.path for output in outputs(root, *stages)}
     head, rule, rows = _read(root, "metrics", "diff", "--all", "--md").strip().partition("-|\n")
     wanted = [row for row in rows.splitlines() if row.split("|")[1].strip() in made]
@@ -197,13 +178,13 @@ def metrics_difference(root: Path, stages: Iterable[str]) -> str:
 
 
 def command(*arguments: str) -> list[str]:
-    """The command line of this environment's DVC."""
+    """Return the command line that runs this environment's DVC."""
     return [sys.executable, "-m", "dvc", *arguments]
 
 
 def environment(variables: Mapping[str, str] | None = None) -> dict[str, str]:
-    """What DVC and its stages run in: this environment's programs first, output unbuffered."""
-    # Stages are `python -m ...`: it has to be the Python that runs this, wherever a worker was started from.
+    """Return the variables for DVC and its stages: this environment's programs first on the path, output unbuffered."""
+    # Stages are `python -m ...`, which must be this Python, whatever shell the worker was started from.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1", **(variables or {})}
 
@@ -213,7 +194,7 @@ def _read(root: Path, *arguments: str) -> str:
         command("--wait-for-lock", *arguments), cwd=root, env=environment(), capture_output=True, text=True
     )
     if done.returncode:
-        error = Busy if _LOCKED.search(done.stderr) else StageFailed
+        error = Retryable if _LOCKED.search(done.stderr) else DvcFailed
         raise error(f"dvc {' '.join(arguments)}: {done.stderr.strip()}")
     return done.stdout
 
@@ -221,62 +202,38 @@ def _read(root: Path, *arguments: str) -> str:
 def _stream(
     root: Path, arguments: list[str], variables: Mapping[str, str], log: Callable[[str], object]
 ) -> tuple[int, list[str]]:
-    """Exit status and the last lines of a DVC command; its lines go to ``log`` as they come."""
+    """Run a DVC command and log its lines as they come; return its exit status and its last 1,000 lines."""
     lines: deque[str] = deque(maxlen=1000)
-    # In the process group of the run: cancelling the run ends the group, and with it DVC and the stage.
+    # DVC stays in the run's process group, so that cancelling the run, which ends the group, ends DVC and the stage.
     process = subprocess.Popen(
-        command(*arguments),
+        command("--wait-for-lock", *arguments),
         cwd=root,
         env=environment(variables),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
     )
     with process:
         assert process.stdout is not None
         try:
-            for line in calmed(terminal_lines(process.stdout)):
-                if not (_ADVICE.match(line) or _CHATTER.match(line)):
+            for line in map(str.rstrip, process.stdout):
+                if line and not _NOISE.match(line):
                     lines.append(line)
                     log(line)
         except BaseException:
-            # Such as the log's own end: with its worker killed, a run has nowhere to write. No stage outlives its run.
-            end(psutil.Process(process.pid))
+            # `log` may raise: when its worker was killed, the run has nowhere to write. No stage outlives its run.
+            end_process_trees(psutil.Process(process.pid))
             raise
     return process.returncode, list(lines)
 
 
-def terminal_lines(stream: IO[bytes]) -> Iterator[tuple[str, bool]]:
-    """Lines as a terminal would show them, and whether each will be overwritten (a progress bar on its way)."""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    rest = ""
-    while chunk := os.read(stream.fileno(), 65536):
-        *parts, rest = re.split("([\r\n])", rest + decoder.decode(chunk))
-        for text, ending in zip(parts[::2], parts[1::2], strict=True):
-            if line := _ESCAPE.sub("", text).rstrip():
-                yield line, ending == "\r"
-    if line := _ESCAPE.sub("", rest).rstrip():
-        yield line, False
-
-
-def calmed(
-    lines: Iterator[tuple[str, bool]], clock: Callable[[], float] = time.monotonic, seconds: float = PROGRESS_SECONDS
-) -> Iterator[str]:
-    """All lines, but of those that are overwritten only one every so many seconds."""
-    shown = clock()
-    for line, overwritten in lines:
-        if overwritten and clock() - shown < seconds:
-            continue
-        if overwritten:
-            shown = clock()
-        yield line
-
-
 def _last_words(lines: list[str]) -> str:
-    """What the stage itself said last; what DVC said if the stage said nothing."""
-    own = [line for line in lines if not (_DVC_SAYS.match(line) or _BAR.search(line))]
+    """Return the last lines that the stage itself printed, or DVC's if the stage printed none."""
+    own = [line for line in lines if not _FROM_DVC.match(line)]
     words = own[-LAST_LINES:] or lines[-LAST_LINES:]
-    # A shell that replaces itself with the stage ends by its signal; one that waits for it ends with 128 + signal.
+    # The exit status of a killed stage is minus its signal, or 128 plus the signal if a shell waited for the stage.
     status = re.search(r"exited with (-?\d+)", "\n".join(lines))
     number = max(-int(status[1]), int(status[1]) - 128) if status else 0
     if number in set(signal.Signals):

@@ -1,49 +1,47 @@
-"""Bring a GPU host up and down: server, work pools, the limit `gpu`, deployments and workers.
+"""Brings a GPU host up and down: Prefect server, file server, work pools, the limit `gpu`, deployments and workers.
 
-``python -m pipeline.host up`` starts what does not run yet, so it can be run again; ``down`` ends exactly what it
-started. Logs, process ids and the pictures that artifacts link to are in .host/.
+``python -m pipeline.host up`` starts what is not running yet, so it can be repeated; ``down`` ends what it started and
+nothing else. Logs, process ids and the pictures that artifacts link to are in .host/.
 
 Without PREFECT_API_URL a server is started on loopback, on PREFECT_SERVER_API_PORT (4200); its database is Prefect's
 SQLite file unless PREFECT_SERVER_DATABASE_CONNECTION_URL names another. With PREFECT_API_URL that server is used.
 """
 
 import argparse
-import json
 import os
 import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import httpx
-import psutil
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate, WorkPoolCreate
-from prefect.client.schemas.objects import DeploymentSchedule
-from prefect.exceptions import ObjectNotFound
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, WorkPoolCreate
+from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+from prefect.exceptions import ObjectAlreadyExists
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from prefect.workers.process import ProcessWorker
 
 from pipeline.gpu import LIMIT, GpuError, devices
 from pipeline.graph import environment
-from pipeline.process_tree import end, marked
+from pipeline.process_tree import end_process_trees, processes_with
 
 ROOT = Path(__file__).resolve().parent.parent
 STATE = ROOT / ".host"
-STARTED = STATE / "started.json"
 POOLS = ("cpu", "gpu")
-REPRO = "melnet/repro"
-PATIENCE = 300.0  # s for a server to answer; one that has ended is noticed at once
+SERVICES = ("server", "files", *(f"worker-{pool}" for pool in POOLS))  # in the order in which they start
+SERVICE = "MELNET_SERVICE"  # environment variable of every process that a service started, directly or not
+SERVER_TIMEOUT = 300.0  # s for a server to answer; a server that has ended is noticed at once
 
 
 class HostError(RuntimeError):
-    """Something on this host is not as it must be; the message is for its owner."""
+    """This host is not set up as it must be; the message tells its owner what to do."""
 
 
 class Host:
-    """What was started on this host, and the settings that all of it shares."""
+    """The services of this host, and the environment variables that they share."""
 
     def __init__(self) -> None:
         self.own_server = "PREFECT_API_URL" not in os.environ
@@ -54,35 +52,39 @@ class Host:
             {
                 "PREFECT_API_URL": self.api,
                 "PYTHONPATH": str(ROOT),
-                "PWD": str(ROOT),  # prefect.yaml deploys it as the folder of runs
+                "PWD": str(ROOT),  # the folder of runs in prefect.yaml
                 "DO_NOT_TRACK": "1",
                 "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-                "PREFECT_CLIENT_MAX_RETRIES": "8",  # nine minutes; the default 5 outlast a server that is away for one
+                "PREFECT_CLIENT_MAX_RETRIES": "8",  # within nine minutes; the default of 5 gives up after one
                 "MELNET_FILES": str(STATE / "files"),
             }
         )
         self.variables.setdefault("MELNET_FILES_URL", f"http://127.0.0.1:{self.files_port}")
-        if secret := os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):  # what the server asks for, its workers say
+        if secret := os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):  # workers must send what the server asks for
             self.variables.setdefault("PREFECT_API_AUTH_STRING", secret)
-        self.started: dict[str, dict[str, Any]] = json.loads(STARTED.read_text()) if STARTED.exists() else {}
 
     def up(self) -> None:
-        """Start what does not run; deploy."""
-        (STATE / "files").mkdir(parents=True, exist_ok=True)
+        """Start the services that are not running, and deploy."""
+        files = STATE / "files"
+        files.mkdir(parents=True, exist_ok=True)
         slots = max(1, len(devices()))
         if self.own_server:
             self._start("server", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port))
-        self._wait()
-        self._start(
-            "files", "http.server", "--bind", "127.0.0.1", "--directory", str(STATE / "files"), str(self.files_port)
-        )
+        self._wait_for_server()
+        self._start("files", "http.server", "--bind", "127.0.0.1", "--directory", str(files), str(self.files_port))
         settings = {PREFECT_API_URL: self.api}
         if secret := self.variables.get("PREFECT_API_AUTH_STRING"):
             settings[PREFECT_API_AUTH_STRING] = secret
         with temporary_settings(settings), get_client(sync_client=True) as client:
+            template = ProcessWorker.get_default_base_job_template()
             for pool in POOLS:
-                self._create_pool(client, pool)
-            self._limit(client, slots)
+                with suppress(ObjectAlreadyExists):
+                    client.create_work_pool(WorkPoolCreate(name=pool, type="process", base_job_template=template))
+            if self.own_server:
+                client.upsert_global_concurrency_limit_by_name(LIMIT, slots)
+            else:  # several hosts may share the server: an existing limit is the sum of their GPUs
+                with suppress(ObjectAlreadyExists):
+                    client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=LIMIT, limit=slots))
             self._deploy(client)
         for pool in POOLS:
             name = f"{pool}@{socket.gethostname()}"
@@ -91,121 +93,84 @@ class Host:
         print("Try:  prefect deployment run melnet/train --watch")
 
     def down(self) -> None:
-        """End what was started, newest first, with all that it started itself."""
-        for name in reversed(list(self.started)):
-            process = self._process(name)
-            if process is not None:
-                end(process)
+        """End the services, the last one first, with all processes that they started."""
+        for name in reversed(SERVICES):
+            # Not only the descendants of the service: runs of a worker that was killed are nobody's children.
+            if processes := processes_with(SERVICE, f"{ROOT} {name}"):
+                end_process_trees(*processes)
                 print(f"ended {name}")
-            del self.started[name]
-            self._save()
-        # Runs whose worker was killed are nobody's children now; what it was started with tells them.
-        for process in marked("MELNET_FILES", self.variables["MELNET_FILES"]):
-            end(process)
-            print(f"ended process {process.pid}, left by a worker that was killed")
+            _pid_file(name).unlink(missing_ok=True)
 
-    def answers(self) -> bool:
-        """Whether the server is there."""
+    def server_answers(self) -> bool:
         try:
             return httpx.get(f"{self.api}/health", timeout=5).status_code < 500
         except httpx.TransportError:
             return False
 
     def _start(self, name: str, module: str, *arguments: str) -> None:
-        if self._process(name) is not None:
+        """Start ``python -m module arguments`` in the background, unless the service is running already."""
+        if _is_running(name):
             print(f"{name} runs already")
             return
-        if name == "server" and self.answers():
+        if name == "server" and self.server_answers():
             raise HostError(
                 f"{self.api} answers, but was not started from {ROOT}: set PREFECT_API_URL={self.api} to use it, "
                 "or PREFECT_SERVER_API_PORT to start another"
             )
-        if name == "files" and _taken(self.files_port):
-            raise HostError(
-                f"port {self.files_port} (pictures) is taken: name another by PREFECT_SERVER_API_PORT, one less"
-            )
+        if name == "files":
+            try:
+                socket.create_server(("127.0.0.1", self.files_port)).close()
+            except OSError as error:
+                raise HostError(
+                    f"port {self.files_port} (pictures) is taken: set PREFECT_SERVER_API_PORT, one less, to another"
+                ) from error
         with (STATE / f"{name}.log").open("ab") as log:
-            # A session of its own: it outlives this terminal.
             process = subprocess.Popen(
                 [sys.executable, "-m", module, *arguments],
                 cwd=ROOT,
-                env=self.variables,
+                env={**self.variables, SERVICE: f"{ROOT} {name}"},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,
+                start_new_session=True,  # outlives this terminal
             )
-        # A process id alone may be another process's by the time of `down`.
-        self.started[name] = {"pid": process.pid, "created": psutil.Process(process.pid).create_time()}
-        self._save()
+        _pid_file(name).write_text(f"{process.pid}", encoding="utf-8")
         print(f"started {name} (process {process.pid})")
 
-    def _process(self, name: str) -> psutil.Process | None:
-        entry = self.started.get(name)
-        if entry is None or not psutil.pid_exists(entry["pid"]):
-            return None
-        process = psutil.Process(entry["pid"])
-        alive = process.create_time() == entry["created"] and process.status() != psutil.STATUS_ZOMBIE
-        return process if alive else None
-
-    def _wait(self) -> None:
-        """Wait for the server to answer."""
-        deadline = time.monotonic() + PATIENCE
-        while not self.answers():
-            if self.own_server and self._process("server") is None:
+    def _wait_for_server(self) -> None:
+        deadline = time.monotonic() + SERVER_TIMEOUT
+        while not self.server_answers():
+            if self.own_server and not _is_running("server"):
                 last = (STATE / "server.log").read_text(errors="replace").splitlines()[-10:]
                 raise HostError("\n".join(["server ended at once:", *last]))
             if time.monotonic() > deadline:
-                raise HostError(f"{self.api} did not answer within {PATIENCE:.0f} s")
+                raise HostError(f"{self.api} did not answer within {SERVER_TIMEOUT:.0f} s")
             time.sleep(0.5)
 
-    def _create_pool(self, client: SyncPrefectClient, name: str) -> None:
-        try:
-            client.read_work_pool(name)
-        except ObjectNotFound:
-            template = ProcessWorker.get_default_base_job_template()
-            client.create_work_pool(WorkPoolCreate(name=name, type="process", base_job_template=template))
-
-    def _limit(self, client: SyncPrefectClient, slots: int) -> None:
-        try:
-            client.read_global_concurrency_limit_by_name(LIMIT)
-        except ObjectNotFound:
-            client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=LIMIT, limit=slots))
-        else:
-            if self.own_server:  # on a team's server the limit is the sum of its hosts
-                client.update_global_concurrency_limit(LIMIT, GlobalConcurrencyLimitUpdate(limit=slots))
-
     def _deploy(self, client: SyncPrefectClient) -> None:
-        """Deploy all; a schedule that was switched on stays on."""
-        on = any(schedule.active for schedule in _schedules(client))
+        """Deploy everything in prefect.yaml. That replaces all schedules, so those that were active are reactivated."""
+        ours = FlowFilter(name=FlowFilterName(any_=["melnet"]))
+        deployed = client.read_deployments(flow_filter=ours)
+        active = {(found.name, schedule.slug) for found in deployed for schedule in found.schedules if schedule.active}
         command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
         done = subprocess.run(command, cwd=ROOT, env=self.variables, capture_output=True, text=True)
         if done.returncode:
             raise HostError(f"prefect deploy --all:\n{done.stdout}{done.stderr}")
-        for schedule in _schedules(client) if on else []:
-            assert schedule.deployment_id is not None
-            client.update_deployment_schedule(schedule.deployment_id, schedule.id, active=True)
-
-    def _save(self) -> None:
-        STARTED.write_text(json.dumps(self.started, indent=2) + "\n", encoding="utf-8")
+        for found in client.read_deployments(flow_filter=ours):
+            for schedule in found.schedules:
+                if (found.name, schedule.slug) in active:
+                    client.update_deployment_schedule(found.id, schedule.id, active=True)
 
 
-def _schedules(client: SyncPrefectClient) -> list[DeploymentSchedule]:
-    """The nightly schedule, once it is deployed."""
-    try:
-        return client.read_deployment_by_name(REPRO).schedules
-    except ObjectNotFound:
-        return []
+def _pid_file(name: str) -> Path:
+    return STATE / f"{name}.pid"
 
 
-def _taken(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the file server does
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return True
-    return False
+def _is_running(name: str) -> bool:
+    """Return whether the service itself is running, and not only processes that it started."""
+    pid = _pid_file(name).read_text() if _pid_file(name).exists() else ""
+    # The id alone is not enough, since it may belong to another process by now.
+    return pid in {f"{process.pid}" for process in processes_with(SERVICE, f"{ROOT} {name}")}
 
 
 def main() -> None:

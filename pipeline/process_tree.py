@@ -1,34 +1,34 @@
-"""Finding processes by what is in their environment, and ending whole families of them."""
+"""Finds processes by an environment variable, and ends processes together with their descendants."""
 
 from contextlib import suppress
 
 import psutil
 
-# s for processes to end before they are killed. A cancelled run is to be gone in 10 s, the notice of it included; no
-# process needs longer: stages write their files complete or not at all.
-GRACE = 5.0
+# s between asking processes to end and killing them. A cancelled run must be gone within 10 s, including the time until
+# the worker hears of it. No stage needs longer, since stages write their files complete or not at all.
+GRACE_SECONDS = 5.0
 
 
-def marked(variable: str, value: str) -> list[psutil.Process]:
-    """Processes in whose environment a variable has a value."""
+def processes_with(variable: str, value: str) -> list[psutil.Process]:
+    """Return the processes that have the environment variable with this value."""
     found = []
     for process in psutil.process_iter():
         try:
             if process.environ().get(variable) == value:
                 found.append(process)
-        except psutil.Error:  # it has just ended, or is another user's and so no stage of ours
+        except psutil.Error:  # it has just ended, or belongs to another user and is none of our stages
             continue
     return found
 
 
-def end(*processes: psutil.Process) -> None:
-    """End processes and their descendants: first asked to, then killed."""
-    family = set(processes)
+def end_process_trees(*processes: psutil.Process) -> None:
+    """Terminate the processes and their descendants; kill those that are left after GRACE_SECONDS."""
+    tree = set(processes)
     for process in processes:
-        with suppress(psutil.NoSuchProcess):  # it ended by itself meanwhile
-            family.update(process.children(recursive=True))
-    for signalled in (psutil.Process.terminate, psutil.Process.kill):
-        for member in family:
+        with suppress(psutil.NoSuchProcess):  # it ended by itself
+            tree.update(process.children(recursive=True))
+    for send_signal in (psutil.Process.terminate, psutil.Process.kill):
+        for process in tree:
             with suppress(psutil.NoSuchProcess):
-                signalled(member)
-        _, family = psutil.wait_procs(family, timeout=GRACE)
+                send_signal(process)
+        _, tree = psutil.wait_procs(tree, timeout=GRACE_SECONDS)

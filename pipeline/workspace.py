@@ -1,4 +1,4 @@
-"""The folder that the stages of a run work in: held by this run alone, and left by its processes when it ends."""
+"""The folder in which the stages of a run work: locked for this run, and free of its processes when it ends."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,45 +7,43 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+from prefect.exceptions import CancelledRun
+
 from pipeline import experiment
-from pipeline.lock import Claim, claimed
-from pipeline.process_tree import end, marked
-
-
-class RunEnded(RuntimeError):
-    """The run was cancelled; a stage of it that was about to start must not."""
+from pipeline.lock import Resource, lock_any
+from pipeline.process_tree import end_process_trees, processes_with
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """A folder, the mark that every process of its stages carries, and whether the run that holds it has ended."""
+    """A folder, the environment variable of every stage in it, and whether the run that works in it was cancelled."""
 
     folder: Path
-    mark: dict[str, str]
-    ended: Event = field(default_factory=Event)
+    environment: dict[str, str]
+    cancelled: Event = field(default_factory=Event)
 
-    def check(self) -> None:
-        """Raise :class:`RunEnded` if the run has."""
-        if self.ended.is_set():
-            raise RunEnded("the run was cancelled")
+    def raise_if_cancelled(self) -> None:
+        if self.cancelled.is_set():
+            raise CancelledRun("the run was cancelled")
 
 
 @contextmanager
-def held(root: Path, overrides: dict[str, Any], run: str, log: Callable[[str], object]) -> Iterator[Workspace]:
-    """Wait for the workspace, or with overrides for the experiment's clone of it, and hold it for ``run``."""
-    folder = experiment.folder_of(root, overrides) if overrides else root
-    claim = Claim(
-        f"workspace {folder}", root / ".dvc" / "tmp" / f"{folder.name}.run.lock", "MELNET_WORKSPACE", str(folder)
-    )
-    with claimed([claim], run, log):
+def lock_workspace(
+    root: Path, overrides: dict[str, Any], run: str, log: Callable[[str], object]
+) -> Iterator[Workspace]:
+    """Wait for the workspace ``root``, or with overrides for the experiment's clone of it, and lock it for ``run``."""
+    folder = experiment.clone_path(root, overrides) if overrides else root
+    lock_file = root / ".dvc" / "tmp" / f"{folder.name}.run.lock"
+    resource = Resource(f"workspace {folder}", lock_file, "MELNET_WORKSPACE", str(folder))
+    with lock_any([resource], run, log):
         if overrides:
             experiment.prepare(root, folder, overrides, log)
-        workspace = Workspace(folder, claim.mark)
+        workspace = Workspace(folder, resource.environment)
         try:
             yield workspace
         except BaseException:
-            # Cancelled. The worker's signal has reached every process of the run, but a stage may ignore it, and one
-            # that waited for the GPU gets it now that the other has left it.
-            workspace.ended.set()
-            end(*marked(claim.variable, claim.value))
+            # The run was cancelled. The worker has signalled every process of the run, but a stage may ignore that, and
+            # a stage that waited for the GPU gets it as soon as the other stage ends.
+            workspace.cancelled.set()
+            end_process_trees(*processes_with(resource.variable, resource.value))
             raise

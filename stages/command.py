@@ -1,28 +1,21 @@
-"""What every stage does the same way: its command line, its parameters, its JSON."""
+"""What all stages share: the command line, reading the parameters, writing JSON."""
 
 import argparse
 import errno
-import json
 import os
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from melnet.data.atomic import size, written
+from humanize import naturalsize
+
 from stages.parameters import ParamsError, load_params
-
-PARAMS = Path("params.yaml")
-CLEAN = Path("data/24k")
-SHARDS = Path("data/shards")
-MODELS = Path("models")
-SAMPLES = Path("samples")
-METRICS = Path("metrics")
+from stages.paths import PARAMS
 
 
 class StageError(RuntimeError):
-    """What stops a stage, in words for its user; no traceback is shown."""
+    """An error that ends a stage; its message is written for the user and is shown without a traceback."""
 
 
 def main(
@@ -30,9 +23,9 @@ def main(
     doc: str | None,
     arguments: Callable[[argparse.ArgumentParser], None] = lambda _: None,
 ) -> None:
-    """Run a stage as a program: ``--help`` explains it, a wrong setting or input ends it with one line and status 1.
+    """Run a stage as a program: ``--help`` prints ``doc``; a wrong setting or input ends it with one line and status 1.
 
-    ``arguments`` adds those that the stage takes beside its parameters, by the same names.
+    ``arguments`` adds options to the parser; the stage gets their values as keyword arguments.
     """
     name = Path(sys.argv[0]).stem
     parser = argparse.ArgumentParser(
@@ -45,15 +38,9 @@ def main(
     except (ParamsError, StageError, OSError) as error:
         sys.exit(f"{name}: {error}")
     except Exception as error:
-        # TensorFlow has an error of its own for logs that it cannot write.
+        # When the disk is full, TensorFlow's log writer raises an error of its own, which is no OSError.
         full = [line for line in str(error).splitlines() if os.strerror(errno.ENOSPC) in line]
         if not full:
             raise
         where = full[0].rpartition("}} ")[2].replace(os.strerror(errno.ENOSPC), "no space left on device")
-        sys.exit(f"{name}: {where}; {size(shutil.disk_usage('.').free)} free")
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON that is byte-identical for equal content; appears complete or not at all."""
-    with written(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        sys.exit(f"{name}: {where}; {naturalsize(shutil.disk_usage('.').free)} free")

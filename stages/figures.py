@@ -11,13 +11,13 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from melnet.data.atomic import written
+from melnet.data.atomic import atomic_write
 
 WIDTH = 12.0  # inches
 ROW_HEIGHT = 2.6  # inches, of spectrograms with their title and axis
 DPI = 130
 COLOURS = "magma"  # perceptually uniform, and in grey still in order
-COLOUR_RANGE = (0.1, 99.9)  # percentiles of all values; a single outlier should not darken everything else
+COLOUR_RANGE = (0.1, 99.9)  # percentiles of all values, so that a single outlier does not darken everything else
 TICKS_HZ = (50, 100, 200, 500, 1000, 2000, 3000, 5000, 8000, 12000, 20000)
 TICK_INCHES = 0.4  # least distance between the labels of a time axis
 MAX_RATES = 5  # learning rates named on their axis
@@ -25,7 +25,7 @@ WAVEFORM_BINS = 2000  # about two per pixel
 
 
 def spectrogram_strip(rows: Sequence[tuple[str, np.ndarray]], edges_hz: np.ndarray, seconds_per_frame: float) -> Figure:
-    """Rows of spectrograms, such as generated over real ones, on one scale of time, frequency and colour.
+    """Draw rows of spectrograms, such as generated above recorded ones, on one scale of time, frequency and colour.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def spectrogram_strip(rows: Sequence[tuple[str, np.ndarray]], edges_hz: np.ndarr
         Title and log-mel (slices, frames, bands), natural log of power, not normalised. The slices of a row stand side
         by side; 4 to 8 are readable.
     edges_hz
-        Edges of the triangular bands, (bands + 2,) (:func:`stages.parameters.mel_edges`).
+        Edges of the triangular bands, (bands + 2,) (``MelSpec.edges_hz``).
     seconds_per_frame
         Hop length over sample rate.
     """
@@ -42,12 +42,12 @@ def spectrogram_strip(rows: Sequence[tuple[str, np.ndarray]], edges_hz: np.ndarr
     scale = Normalize(*np.percentile(values, COLOUR_RANGE))
     longest = max(log_mel.shape[0] * log_mel.shape[1] for _, log_mel in rows)
     step = _time_step(longest * seconds_per_frame / WIDTH)
-    # Margins are given in shares of the figure: a title above and an axis below each row are as high in every figure.
+    # Margins are shares of the figure's height. These keep titles and axes equally high for any number of rows.
     top, bottom = 1 - 0.15 / len(rows), 0.23 / len(rows)
     grid = figure.add_gridspec(len(rows), 1, left=0.06, right=0.905, top=top, bottom=bottom, hspace=0.61)
     for i, (title, log_mel) in enumerate(rows):
         slices, frames, _ = log_mel.shape
-        # The rest of a shorter row stays empty, so that a second is equally long in all rows.
+        # A shorter row is padded with an empty cell, so that a second is equally wide in all rows.
         widths = [frames] * slices + [longest - slices * frames] * (slices * frames < longest)
         cells = grid[i].subgridspec(1, len(widths), width_ratios=widths, wspace=0.05)
         panels = [figure.add_subplot(cells[j]) for j in range(slices)]
@@ -65,7 +65,7 @@ def spectrogram_strip(rows: Sequence[tuple[str, np.ndarray]], edges_hz: np.ndarr
 
 
 def waveforms(samples: Sequence[np.ndarray], sample_rate: int, titles: Sequence[str]) -> Figure:
-    """Signals over time, one above the other; each (samples,) with amplitudes from −1 to 1."""
+    """Draw signals over time, one above the other; each (samples,) with amplitudes from −1 to 1."""
     figure = Figure(figsize=(WIDTH, 0.6 + 0.9 * len(samples)), dpi=DPI, layout="constrained")
     column = figure.subplots(len(samples), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for axes, signal, title in zip(column, samples, titles, strict=True):
@@ -81,9 +81,9 @@ def waveforms(samples: Sequence[np.ndarray], sample_rate: int, titles: Sequence[
 
 
 def curves(history: Mapping[str, Sequence[float]]) -> Figure:
-    """Losses and learning rate against the epoch, with the best epoch marked.
+    """Draw losses and learning rate over the epochs, and mark the best epoch.
 
-    ``history`` is that of Keras: lists ``loss`` and ``val_loss`` (nats per element) and ``learning_rate``, an entry per
+    ``history`` has the lists ``loss`` and ``val_loss`` (nats per element) and ``learning_rate``, with one entry per
     epoch. Epochs are counted from 1.
     """
     train, valid, rate = history["loss"], history["val_loss"], history["learning_rate"]
@@ -113,7 +113,7 @@ def curves(history: Mapping[str, Sequence[float]]) -> Figure:
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG; it appears complete or not at all."""
-    with written(path) as temporary:
+    with atomic_write(path) as temporary:
         # The name and version of the software would change the bytes with every release of matplotlib.
         figure.savefig(temporary, format="png", metadata={"Software": None})
 

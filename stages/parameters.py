@@ -3,20 +3,28 @@
 Nothing heavy is imported here, so that a wrong value is reported before any work and any slow import.
 """
 
-import math
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from melnet.audio.mel import MelSpec
+from melnet.model.multiscale import divisors
+
 # A float field takes a whole number too, never a string, NaN or infinity.
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 ADDRESS = r"^([\w.-]+|\[[0-9A-Fa-f:.]+\]):[1-9][0-9]{0,4}$"
+AUTO = "auto"
 TIER_NAME = r"^tier-[1-9][0-9]*$"
+RENAMED = {
+    "model.mixture": "model.num_components",
+    "train.average": "train.ema_decay",
+    "train.halve_every": "train.lr_halving_epochs",
+}
+"""keys of earlier versions and what they are called now"""
 
 
 class ParamsError(ValueError):
@@ -54,14 +62,6 @@ class Mel(Section):
     fmax: Finite = Field(gt=0)
     floor: Finite = Field(gt=0)
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.hop_length > self.n_fft:
-            raise ValueError(f"hop_length: {self.hop_length} is longer than n_fft {self.n_fft}, which leaves gaps")
-        if self.fmin >= self.fmax:
-            raise ValueError(f"fmin: {self.fmin} is not below fmax {self.fmax}")
-        return self
-
 
 class Slice(Section):
     frames: int = Field(ge=1)
@@ -85,7 +85,7 @@ class Tier(Section):
 
 class Model(Section):
     cell: Literal["lstm", "gru"]
-    mixture: int = Field(ge=1)
+    num_components: int = Field(ge=1)
     min_sigma: Finite = Field(gt=0, lt=1)
     condition_on: Literal["singer"] | None
     tiers: dict[Annotated[str, Field(pattern=TIER_NAME)], Tier] = Field(min_length=1, max_length=16)
@@ -101,7 +101,7 @@ class Model(Section):
 
     @property
     def tier_names(self) -> list[str]:
-        """In the order of their numbers."""
+        """The names of the tiers in the order of their numbers."""
         return sorted(self.tiers, key=lambda name: int(name.removeprefix("tier-")))
 
 
@@ -110,9 +110,9 @@ class Train(Section):
     batch_size: int = Field(ge=1)
     learning_rate: Finite = Field(gt=0)
     momentum: Finite = Field(ge=0, lt=1)
-    halve_every: int = Field(ge=1)
+    lr_halving_epochs: int = Field(ge=1)
     clip_norm: Finite = Field(gt=0)
-    average: Finite = Field(ge=0, lt=1)
+    ema_decay: Finite = Field(ge=0, lt=1)
     recompute: bool
     seed: int = Field(ge=0, lt=2**32)
 
@@ -140,12 +140,18 @@ class Report(Section):
 
 
 class Execution(Section):
-    """Where and how the work is done, which changes no result: no stage depends on it."""
+    """Where and how the work is done. It changes no result, so no stage depends on it."""
 
     dask_scheduler: str | None = Field(pattern=r"^[a-z]+://[^\s/]+$")
-    coordinator: Annotated[str, Field(pattern=ADDRESS)] | None
+    coordinator: Annotated[str, Field(pattern=rf"{ADDRESS}|^{AUTO}$")] | None
     processes: int | None = Field(ge=1, le=10_000)
     index: int | None = Field(ge=0, lt=10_000)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.coordinator == AUTO and (self.processes, self.index) != (None, None):
+            raise ValueError(f"coordinator: {AUTO} takes processes and index from the cluster: leave both empty")
+        return self
 
 
 class Params(Section):
@@ -165,10 +171,7 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        # Here, because a check changes no result, and an edit of the model must not rerun the stages before it.
-        from melnet.model.multiscale import divisors
-
-        check_mel(self.mel, self.downsample.sample_rate)
+        self.mel_spec  # noqa: B018  # raises where the values contradict each other
         for key, size, divisor in zip(
             ("slice.frames", "mel.n_mels"),
             (self.slice.frames, self.mel.n_mels),
@@ -183,6 +186,14 @@ class Params(Section):
             raise ValueError(f"generate.singer: {len(singer)} names for generate.count: {count} samples")
         return self
 
+    @property
+    def mel_spec(self) -> MelSpec:
+        """The settings of the mel spectrogram, with the sample rate."""
+        try:
+            return MelSpec(sample_rate=self.downsample.sample_rate, **self.mel.model_dump())
+        except ValueError as error:
+            raise ValueError(f"mel.{error}") from error
+
 
 def check_divisible(key: str, size: int, divisor: int, tiers: int) -> None:
     """Raise :class:`ValueError` for a number of frames or bands that the tiers cannot split into halves evenly."""
@@ -190,35 +201,6 @@ def check_divisible(key: str, size: int, divisor: int, tiers: int) -> None:
         below = size - size % divisor
         nearest = f"{below} or {below + divisor}" if below else f"{divisor}"
         raise ValueError(f"{key}: {size} is no multiple of {divisor}, as {tiers} tiers need; the nearest: {nearest}")
-
-
-def mel_edges(mel: Mel) -> np.ndarray:
-    """Edges of the triangular bands in Hz on Slaney's mel scale, as librosa lays them; shape (n_mels + 2,)."""
-    linear, log_step, knee = 200.0 / 3, math.log(6.4) / 27, 1000.0
-
-    def to_mel(hz: float) -> float:
-        return hz / linear if hz < knee else knee / linear + math.log(hz / knee) / log_step
-
-    mels = np.linspace(to_mel(mel.fmin), to_mel(mel.fmax), mel.n_mels + 2)
-    return np.where(mels < knee / linear, mels * linear, knee * np.exp(log_step * (mels - knee / linear)))
-
-
-def check_mel(mel: Mel, sample_rate: int) -> None:
-    """Raise :class:`ValueError` for bands above Nyquist or too narrow to hold a single FFT bin."""
-    if mel.fmax > sample_rate / 2:
-        raise ValueError(
-            f"mel.fmax: {mel.fmax} is above the Nyquist frequency {sample_rate / 2} of sample rate {sample_rate}"
-        )
-    edges = mel_edges(mel)
-    bins = np.arange(mel.n_fft // 2 + 1) * sample_rate / mel.n_fft
-    # A triangle is zero at its edges: a bin counts only strictly inside.
-    inside = np.searchsorted(bins, edges[2:], side="left") - np.searchsorted(bins, edges[:-2], side="right")
-    if (inside < 1).any():
-        band = int(np.argmax(inside < 1))
-        raise ValueError(
-            f"mel.n_mels: {mel.n_mels} is more than n_fft {mel.n_fft} resolves: "
-            f"band {band} ({edges[band]:.0f} to {edges[band + 2]:.0f} Hz) holds no FFT bin"
-        )
 
 
 def load_params(path: Path) -> Params:
@@ -243,11 +225,14 @@ def load_params(path: Path) -> Params:
 
 
 def _describe(item: ErrorDetails) -> str:
+    """One problem as ``key: what is wrong (it is value)``."""
     parts = (str(part) for part in item["loc"])
     key = ".".join(part if part.isprintable() and part else repr(part) for part in parts)
+    if item["type"] == "extra_forbidden" and key in RENAMED:
+        return f"{key}: is now called {RENAMED[key]} (it is {item['input']!r})"
     message = item["msg"].removeprefix("Value error, ")
     value = item["input"]
-    if item["type"] == "value_error":  # a check of ours: its message starts with the rest of the key and has the value
+    if item["type"] == "value_error":  # a check of this project: the message starts with the rest of the key
         return f"{key}.{message}".lstrip(".")
     given = "" if item["type"] == "missing" else f" (it is {value!r})"
     return f"{key}: {message}{given}"

@@ -20,16 +20,16 @@ import jinja2
 import pandas as pd
 from ruamel.yaml import YAML
 
-from melnet.data.atomic import written, written_folder
+from melnet.data.atomic import atomic_folder, atomic_write
 from melnet.data.shards import ShardError, Shards
 from melnet.data.split import SPLITS
-from stages.command import CLEAN, METRICS, MODELS, SAMPLES, SHARDS, StageError, main
-from stages.parameters import Params, mel_edges
+from stages.command import StageError, main
+from stages.parameters import Params
+from stages.paths import CLEAN, METRICS, MODELS, REPORT, SAMPLES, SHARDS
 from stages.report_page import gallery, summary
 from stages.report_page.player_assets import OUTLINE_HEIGHT, colour_steps, frequency_ticks
 from stages.report_page.versions import flat, head, metrics, output_hashes
 
-REPORT = Path("report")
 CARD = MODELS / "README.md"
 PAGE = Path(__file__).with_name("report_page") / "templates"
 ASSETS = ("page.css", "page.js", "uPlot.iife.min.js", "uPlot.min.css", "uPlot.LICENSE")
@@ -48,9 +48,9 @@ def report(params: Params) -> None:
         content = _content(params, shards)
     except ShardError as error:
         raise StageError(str(error)) from error
-    settings = shards["test"].settings
-    with written_folder(REPORT) as folder:
-        tracks, limits = gallery.write(folder, pieces, settings.sample_rate)
+    mel = shards["test"].spec.mel
+    with atomic_folder(REPORT) as folder:
+        tracks, limits = gallery.write(folder, pieces, mel.sample_rate)
         groups = {
             name: [list(versions) for _, versions in groupby(group, key=lambda track: track.piece.title)]
             for name, group in groupby(tracks, key=lambda track: track.piece.group)
@@ -60,7 +60,7 @@ def report(params: Params) -> None:
             "longest": max(track.seconds for track in tracks),
             "limits": limits,
             "colours": colour_steps(9),
-            "hz": frequency_ticks(mel_edges(settings.mel)),
+            "hz": frequency_ticks(mel.edges_hz),
             "outline": (gallery.OUTLINE_BINS, OUTLINE_HEIGHT),
         }
         (folder / "index.html").write_text(_rendered("index.html.j2", content), encoding="utf-8")
@@ -68,7 +68,7 @@ def report(params: Params) -> None:
         (folder / "run.js").write_text(f"window.melnetRun = {run};\n", encoding="utf-8")
         for name in ASSETS:
             shutil.copyfile(PAGE / name, folder / name)
-    with written(CARD) as temporary:
+    with atomic_write(CARD) as temporary:
         temporary.write_text(_rendered("card.md.j2", content), encoding="utf-8")
     print(f"{REPORT / 'index.html'}: {len(tracks)} tracks; {CARD}; {time.monotonic() - started:.0f} s")
 

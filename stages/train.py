@@ -1,47 +1,47 @@
 """Train the tiers of MelNet on data/shards, one or all: models/TIER.weights.h5 and metrics/train/TIER.json.
 
-RMSprop, its learning rate halved every train.halve_every epochs, minimises the negative log-likelihood of the
+RMSprop, its learning rate halved every train.lr_halving_epochs epochs, minimises the negative log-likelihood of the
 normalised log-mel in nats per element; the epoch with the lowest validation loss is kept. Tiers are independent and may
-be trained at the same time. Training that was interrupted continues from its last finished epoch, unless something it
+be trained at the same time. An interrupted training continues from its last finished epoch, unless something that it
 depends on has changed. While it runs, logs/TIER/tensorboard (tensorboard --logdir logs) and logs/TIER/dvclive show the
-losses. metrics/history/TIER.csv has them for every epoch, plots/training/TIER.png as a picture.
+losses. metrics/history/TIER.csv has them for every epoch; the stage plots draws them.
 
-All GPUs that are visible (CUDA_VISIBLE_DEVICES) are used, each for a part of every batch; with execution.coordinator
-those of several processes and hosts (docs/distributed.md).
+All visible GPUs (CUDA_VISIBLE_DEVICES) are used, each for a part of every batch; with execution.coordinator also those
+of other processes and hosts (docs/distributed.md).
 """
 
 import argparse
 import time
-from contextlib import nullcontext
 from pathlib import Path
 
 import keras
-import pandas as pd
+from tabulate import tabulate
 
-from melnet.data.atomic import written
-from melnet.data.dataset import WHOLE, Share, UnknownSinger, steps_per_epoch
+from melnet.data.atomic import write_json
+from melnet.data.dataset import Normalisation, ProcessShard, UnknownSinger, steps_per_epoch
 from melnet.data.shards import ShardError, Shards
-from melnet.saved import Description, ModelError, build_tier, load_description, save_tier
-from melnet.training.cost import table
-from melnet.training.fit import Progress, TrainingDiverged, finished_epochs, fit
-from stages.command import METRICS, MODELS, SHARDS, StageError, main, write_json
-from stages.epoch_progress import Pace
-from stages.figures import curves, save
+from melnet.saved import ModelConfig, ModelError, TierConfig, build_tier, load_config, save_tier
+from melnet.training import devices
+from melnet.training.checkpoint import Checkpoint, finished_epochs
+from melnet.training.cost import Cost, costs
+from melnet.training.fit import TrainConfig, TrainingData, TrainingDiverged, fit
+from stages.command import StageError, main
+from stages.epoch_progress import EpochProgress
 from stages.fingerprint import fingerprint
 from stages.parameters import Params
-from stages.parameters import Tier as TierSettings
+from stages.paths import METRICS, MODELS, SHARDS
 
 LOGS = Path("logs")
 CHECKPOINTS = Path("checkpoints")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Which tier, and whether to describe the model instead of training it."""
+    """Add the arguments of this stage: the tier, and whether to describe the model instead of training it."""
     parser.add_argument("tier", nargs="?", help="tier-1, tier-2, ...; all of model.tiers if none is named")
     parser.add_argument(
         "--describe",
         action="store_true",
-        help="print each tier's shape, weights, memory and work per step for params.yaml, and train nothing",
+        help="print the shape, weights, memory and work per step of each tier in params.yaml, and train nothing",
     )
 
 
@@ -51,51 +51,41 @@ def train(params: Params, tier: str | None = None, describe: bool = False) -> No
     if tier is not None and tier not in tiers:
         raise StageError(f"{tier!r} is no tier of model.tiers: {', '.join(tiers)}")
     if describe:
-        print(table(params))
+        print(_described(params))
         return
     try:
-        description = load_description(MODELS)
-        if description.tiers != tiers:
-            raise StageError(f"{MODELS / 'melnet.json'} has {', '.join(description.tiers)}; run the stage model again")
-        _train_tiers(params, description, tiers if tier is None else [tier])
+        config = load_config(MODELS)
+        if config.tiers != tiers:
+            raise StageError(f"{MODELS / 'melnet.json'} has {', '.join(config.tiers)}; run the stage model again")
+        _train_tiers(params, config, tiers if tier is None else [tier])
     except (ShardError, ModelError, TrainingDiverged, UnknownSinger) as error:
         raise StageError(str(error)) from error
 
 
-def _train_tiers(params: Params, description: Description, names: list[str]) -> None:
+def _train_tiers(params: Params, config: ModelConfig, names: list[str]) -> None:
     """Alone, or as one of the processes that train together."""
-    from stages.execution import (
-        distributed as processes,  # here, since results do not depend on it, and so no stage of the graph does
-    )
+    from stages.execution import distributed  # here, since no result depends on it, and so no stage does
 
-    this = processes.processes(params.execution)
-    if this is None:
+    launch = distributed.launch(params.execution)
+    if launch is None:
         for name in names:
-            _train_tier(params, description, name)
-    elif processes.is_training():
-        with processes.joined() as (index, count):
-            for name in names:
-                _train_tier(params, description, name, Share(index, count))
-    else:
-        if keras.backend.backend() != "jax":
-            raise StageError(
-                f"execution.coordinator: several processes train under KERAS_BACKEND=jax, not {keras.backend.backend()}"
-            )
-        _check_batch_size(params, this.count, "processes")
-        states = {name: (_checkpoint(name), _fingerprint(params, name)) for name in names}
-        agreed: dict[str, object] = {}
-        for name, state in states.items():
-            agreed[f"training of {name} (settings, code, data or libraries)"] = state[1][:12]
-            agreed[f"number of finished epochs in {state[0]}"] = finished_epochs(*state)
-
-        def where() -> str:
-            for name, state in reversed(states.items()):
-                if done := finished_epochs(*state):
-                    now = f"in epoch {done + 1}" if done < params.train.epochs else "after the last epoch"
-                    return f"{now} of {name}; the training goes on from epoch {done} when started again"
-            return "before the end of the first epoch; the training starts afresh when started again"
-
-        processes.watch(this, agreed, where)
+            _train_tier(params, config, name)
+        return
+    backend = keras.backend.backend()
+    if backend != "jax":
+        raise StageError(f"execution.coordinator: several processes train under KERAS_BACKEND=jax, not {backend}")
+    if launch.processes:
+        _check_batch_size(params, launch.processes, "processes")
+    fingerprints = {name: _fingerprint(params, name) for name in names}
+    epochs = [finished_epochs(_checkpoint(name), fingerprint) for name, fingerprint in fingerprints.items()]
+    agreed = {
+        "list of tiers": ", ".join(names),
+        "digest of settings, code, data and libraries": ", ".join(digest[:12] for digest in fingerprints.values()),
+        f"number of finished epochs in {CHECKPOINTS}": ", ".join(map(str, epochs)),
+    }
+    with distributed.joined(launch, agreed) as (index, count):
+        for name in names:
+            _train_tier(params, config, name, ProcessShard(index, count))
 
 
 def _checkpoint(name: str) -> Path:
@@ -116,68 +106,98 @@ def _check_batch_size(params: Params, parts: int, of_what: str) -> None:
         )
 
 
-def _train_tier(params: Params, description: Description, name: str, share: Share = WHOLE) -> None:
-    from melnet.training import devices  # here, since results do not depend on how many there are
-
+def _train_tier(params: Params, config: ModelConfig, name: str, shard: ProcessShard = ProcessShard()) -> None:  # noqa: B008  # frozen
     started = time.monotonic()
-    splits = {split: Shards(SHARDS / split) for split in ("train", "valid")}
-    settings = params.model.tiers[name]
+    data = TrainingData(
+        Shards(SHARDS / "train"),
+        Shards(SHARDS / "valid"),
+        config.normalisation,
+        config.tier_index(name),
+        config.singers,
+        shard,
+    )
+    settings = TrainConfig(**params.train.model_dump())
+    tier_config = TierConfig(**params.model.tiers[name].model_dump())
     count = devices.device_count()
     _check_batch_size(params, count, "devices")
-    first = share.index == 0  # it alone writes and says anything
-    progress = Progress(_checkpoint(name), _fingerprint(params, name), saves=first)
-    with devices.on_all_devices() if count > 1 else nullcontext():
-        keras.utils.set_random_seed(params.train.seed)
-        tier = build_tier(description, name, settings, recompute=params.train.recompute)
+    first = shard.index == 0  # the only process that writes files and messages
+    checkpoint = Checkpoint(_checkpoint(name), _fingerprint(params, name), saves=first)
+    with devices.on_all_devices():
+        tier = build_tier(config, name, tier_config, recompute=settings.recompute, seed=settings.seed)
         if first:
-            steps = steps_per_epoch(len(splits["train"]), params.train.batch_size)
-            print(
-                f"{name}: {tier.count_params():,} weights, {len(splits['train'])} slices, {params.train.epochs} epochs "
-                f"of {steps} steps{f' on {count} devices' if count > 1 else ''}; compiling takes up to a minute",
-                flush=True,
-            )
-            if progress.history:
-                print(f"continuing after epoch {len(progress.history)}", flush=True)
-        fit(
-            tier,
-            **splits,
-            normalisation=description.normalisation,
-            settings=params.train,
-            progress=progress,
-            callbacks=[*_logs(LOGS / name, progress), Pace(name)] if first else [],
-            tier_index=description.tier_index(name),
-            singers=description.singers,
-            devices=count,
-            share=share,
-        )
+            _announce(name, tier, data, settings, count)
+            if checkpoint.history:
+                print(f"continuing after epoch {len(checkpoint.history)}", flush=True)
+        callbacks = [*_logs(LOGS / name, checkpoint), EpochProgress(name)] if first else []
+        fit(tier, data, settings, checkpoint, callbacks)
     if not first:
         return
-    _save(description, name, settings, tier, progress)
-    progress.forget()
+    save_tier(MODELS, config, name, tier_config, tier)
+    write_json(METRICS / "train" / f"{name}.json", checkpoint.metrics())
+    checkpoint.write_history(METRICS / "history" / f"{name}.csv")
+    checkpoint.delete()
+    best = checkpoint.best_epoch
     print(
-        f"{MODELS}: {name}, validation loss {progress.best_epoch['val_loss']:.4f} nats per element in epoch "
-        f"{progress.best_epoch['epoch']}; {time.monotonic() - started:.0f} s"
+        f"{MODELS}: {name}, validation loss {best['val_loss']:.4f} nats per element in epoch {best['epoch']}; "
+        f"{time.monotonic() - started:.0f} s"
     )
 
 
-def _logs(folder: Path, progress: Progress) -> list[keras.callbacks.Callback]:
-    """Live logs, continued where a training is; they carry times, so they are no outputs of the stage."""
-    # Here, since they import TensorFlow: seconds and memory that only the process that writes has a use for under JAX.
+def _announce(name: str, tier: keras.Model, data: TrainingData, settings: TrainConfig, count: int) -> None:
+    steps = steps_per_epoch(len(data.train), settings.batch_size)
+    print(
+        f"{name}: {tier.count_params():,} weights, {len(data.train)} slices, {settings.epochs} epochs of {steps} steps"
+        f"{f' on {count} devices' if count > 1 else ''}; compiling takes up to a minute",
+        flush=True,
+    )
+
+
+def _logs(folder: Path, checkpoint: Checkpoint) -> list[keras.callbacks.Callback]:
+    """Live logs, continued where a training is. They hold times, so they are not outputs of the stage."""
+    # Here, since they import TensorFlow: under JAX that costs seconds and memory in processes that write nothing.
     from dvclive import Live
     from dvclive.keras import DVCLiveCallback
 
-    live = Live(str(folder / "dvclive"), resume=bool(progress.history), save_dvc_exp=False, dvcyaml=None, report=None)
+    live = Live(str(folder / "dvclive"), resume=bool(checkpoint.history), save_dvc_exp=False, dvcyaml=None, report=None)
     return [DVCLiveCallback(live=live), keras.callbacks.TensorBoard(str(folder / "tensorboard"), write_graph=False)]
 
 
-def _save(description: Description, name: str, settings: TierSettings, tier: keras.Model, progress: Progress) -> None:
-    save_tier(MODELS, description, name, settings, tier)
-    best, history = progress.best_epoch, pd.DataFrame(progress.history)
-    kept = {"best_epoch": best["epoch"], "loss": best["loss"], "val_loss": best["val_loss"]}
-    write_json(METRICS / "train" / f"{name}.json", kept)
-    with written(METRICS / "history" / f"{name}.csv") as temporary:
-        history.to_csv(temporary, index=False, lineterminator="\n")
-    save(curves({str(column): history[column].tolist() for column in history}), Path(f"plots/training/{name}.png"))
+def model_costs(params: Params) -> dict[str, Cost]:
+    """What training each tier of the model takes; with singers, for two of them."""
+    config = ModelConfig(
+        mel=params.mel_spec,
+        frames=params.slice.frames,
+        tiers=params.model.tier_names,
+        singers=["first", "second"] if params.model.condition_on else [],
+        normalisation=Normalisation.identity(params.mel.n_mels),
+        **params.model.model_dump(include={"cell", "num_components", "min_sigma"}),
+    )
+    tiers = {name: TierConfig(**tier.model_dump()) for name, tier in params.model.tiers.items()}
+    return costs(config, tiers, params.train.batch_size, params.train.recompute)
+
+
+def _described(params: Params) -> str:
+    """A table of :func:`model_costs`, with a line for all tiers together."""
+    found = model_costs(params)
+    rows = [
+        [
+            name,
+            f"{tier.shape.frames} x {tier.shape.bands}",
+            f"{tier.layers} + {tier.feature_layers}" if tier.feature_layers else f"{tier.layers}",
+            f"{tier.hidden}",
+            f"{tier.weights:,}",
+            f"{tier.peak / 2**30:.1f} GiB",
+            f"{tier.flop / 1e9:,.0f} GFLOP",
+        ]
+        for name, tier in found.items()
+    ]
+    if len(found) > 1:
+        whole = f"{params.slice.frames} x {params.mel.n_mels}"
+        weights, flop = (sum(getattr(tier, name) for tier in found.values()) for name in ("weights", "flop"))
+        most = f"{max(tier.peak for tier in found.values()) / 2**30:.1f} GiB at most"
+        rows.append(["all", whole, "", "", f"{weights:,}", most, f"{flop / 1e9:,.0f} GFLOP"])
+    headers = ["tier", "frames x bands", "layers", "hidden", "weights", "memory of training", "work per step"]
+    return tabulate(rows, headers, tablefmt="plain", disable_numparse=True)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 from hypothesis import settings
-from ruamel.yaml import YAML
+
+from tests.params_file import edit_params
 
 # `make test` tries the same inputs every time, so that a failure belongs to the change at hand; `make test-faults`
 # searches for new ones.
@@ -66,16 +67,11 @@ def finished_run(tmp_path_factory):
     from stages.slice import slice_recordings
 
     folder = tmp_path_factory.mktemp("finished")
-    yaml = YAML()
-    content = yaml.load(ROOT / "params.yaml")
-    for section, values in SMALL.items():
-        content[section].update(values)
-    yaml.dump(content, folder / "params.yaml")
+    params = load_params(edit_params(folder, SMALL))
     (folder / "corpus").mkdir()
     for name, seconds in ((f"{MARKUP}.wav", 24), ("song.wav", 12)):
         soundfile.write(folder / "corpus" / name, glide(seconds), 24000)
     (folder / "corpus" / f"no audio {MARKUP}.mp3").write_text("words")
-    params = load_params(folder / "params.yaml")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for stage in ("downsample", "slice"):  # starting processes takes longer than this little work
@@ -89,23 +85,19 @@ def finished_run(tmp_path_factory):
 
 def make_samples(params):
     """Samples as `generate` leaves them, made of recorded spectrograms."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from melnet.audio.convert import write_wav
+    from melnet.audio.files import write_wav
     from melnet.audio.griffin_lim import mel_to_audio
     from melnet.data.dataset import draw
+    from melnet.data.samples import Samples
     from melnet.data.shards import Shards
 
+    spec = params.mel_spec
     mels = draw(Shards(Path("data/shards/train")), 2 * params.generate.count, seed=0)
-    mels = mels.reshape(params.generate.count, params.generate.frames, params.mel.n_mels)
-    audio = mel_to_audio(mels, params.mel, params.downsample.sample_rate, iterations=2, seed=0)
+    mels = mels.reshape(params.generate.count, params.generate.frames, spec.n_mels)
     names = [f"sample-{i:02d}" for i in range(len(mels))]
-    for name, signal in zip(names, audio, strict=True):
-        write_wav(Path("samples") / f"{name}.wav", signal, params.downsample.sample_rate, normalise=True)
-    table = pa.table({"sample": names, "singer": [""] * len(names), "mel": list(mels.reshape(len(mels), -1))})
-    metadata = {"melnet": json.dumps({"frames": params.generate.frames})}
-    pq.write_table(table.replace_schema_metadata(metadata), "samples/spectrograms.parquet")
+    for name, signal in zip(names, mel_to_audio(mels, spec, iterations=2, seed=0), strict=True):
+        write_wav(Path("samples") / f"{name}.wav", signal, spec.sample_rate, normalise=True)
+    Samples(names, [""] * len(names), mels, spec).write(Path("samples/spectrograms.parquet"))
 
 
 def make_metrics():

@@ -1,5 +1,6 @@
 """The real graph, small: from recordings to audio with `dvc repro`, in clones of this project."""
 
+import ast
 import json
 import os
 import re
@@ -12,13 +13,15 @@ import pytest
 import soundfile
 from ruamel.yaml import YAML
 
+from tests.imports import modules
+from tests.params_file import edit_params
 from tests.words import HERE, MADE, PAGES, SOMETIMES, paths
 
 ROOT = Path(__file__).parents[1]
 SMALL = {
     "demo": {"minutes": 0.6, "files": 3},
     "slice": {"frames": 20, "block_seconds": 3.0},
-    "model": {"mixture": 2, "tiers": {"tier-1": {"layers": 1, "hidden": 8}}},
+    "model": {"num_components": 2, "tiers": {"tier-1": {"layers": 1, "hidden": 8}}},
     "train": {"epochs": 2},
     "generate": {"count": 2, "frames": 30, "griffin_lim_iterations": 2},
 }
@@ -54,19 +57,11 @@ def clone(folder):
         if source.is_file() and not name.startswith(("metrics/", "dvc.lock", "tests/")):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, folder / name)
-    change(folder, SMALL)
+    edit_params(folder, SMALL, folder / "params.yaml")
     run(folder, "git", "init", "--quiet")
     run(folder, "git", "add", "--all")
     run(folder, "git", "commit", "--quiet", "--message", "start")
     return folder
-
-
-def change(folder, changes):
-    yaml = YAML()
-    content = yaml.load(folder / "params.yaml")
-    for section, values in changes.items():
-        content[section].update(values)
-    yaml.dump(content, folder / "params.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -91,44 +86,37 @@ def restored(project):
 PIPELINE = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 
 
-# What takes long to load is loaded once; each stage is then imported by a process of its own.
-IMPORTS = """
-import importlib, os, sys
-import keras, librosa, matplotlib, pandas
-for stage in sys.argv[1:]:
-    if not os.fork():
-        importlib.import_module(f"stages.{stage}")
-        print(stage, *(getattr(module, "__file__", None) for module in list(sys.modules.values())), flush=True)
-        os._exit(0)
-    os.wait()
-"""
-
-
-@pytest.fixture(scope="module")
-def imports():
-    """The modules of this project that each stage imports."""
-    lines = run(ROOT, sys.executable, "-c", IMPORTS, *PIPELINE).splitlines()
-    return {
-        stage: {Path(name).relative_to(ROOT) for name in names if name.startswith(f"{ROOT}/")}
-        for stage, *names in map(str.split, lines)
-    }
+NO_RESULT = YAML(typ="safe").load(ROOT / "dvc.yaml")["vars"][0]["changes_no_result"]
+CODE_FOLDERS = {Path(name) for name in ("melnet/model", "stages/demo_voice", "stages/report_page")}
 
 
 @pytest.mark.parametrize("stage", PIPELINE)
-def test_a_stage_depends_on_the_modules_it_imports(imports, stage):
+def test_a_stage_depends_on_the_modules_that_can_change_its_results(stage):
     """No more, or edits would rerun it for nothing; no less, or its results would be stale."""
-    code_folders = {Path("melnet/model"), Path("stages/report_page")}
-    imported = {path for path in imports[stage] if path.parts[0] in ("melnet", "stages") and path.name != "__init__.py"}
-    used = {path.parent if path.parent in code_folders else path for path in imported} | {Path(f"stages/{stage}.py")}
-    declared = {Path(path) for path in PIPELINE[stage]["deps"] if path.startswith(("melnet/", "stages/"))}
-    assert {path.as_posix() for path in declared} == {path.as_posix() for path in used}
+    used = {path.parent if path.parent in CODE_FOLDERS else path for path in modules(stage, NO_RESULT)}
+    declared = {path for path in PIPELINE[stage]["deps"] if path.startswith(("melnet/", "stages/"))}
+    assert declared == {path.as_posix() for path in used}
+
+
+COMPUTES = {"keras", "librosa", "numpy", "pandas", "pyarrow", "scipy", "sklearn", "soundfile", "soxr", "tensorflow"}
+
+
+@pytest.mark.parametrize("name", NO_RESULT)
+def test_a_module_that_changes_no_result_computes_none(name):
+    """It exists, and a script of a stage does not import what arrays are computed with."""
+    assert (ROOT / name).exists()
+    if name.removeprefix("stages/").removesuffix(".py") in PIPELINE:
+        tree = ast.parse((ROOT / name).read_text(encoding="utf-8"))
+        names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+        # stages/train.py has the callbacks that show how the training goes.
+        assert not names & (COMPUTES - {"keras"} if name == "stages/train.py" else COMPUTES)
 
 
 def test_it_ends_in_audio_pictures_and_metrics(project):
     for index in range(2):
         info = soundfile.info(project / f"samples/sample-{index:02d}.wav")
         assert (info.samplerate, info.frames) == (24000, 29 * 512)
-    for name in ("samples/spectrograms.png", "samples/waveforms.png", "plots/training/tier-1.png"):
+    for name in ("plots/spectrograms.png", "plots/waveforms.png", "plots/training/tier-1.png"):
         assert (project / name).read_bytes().startswith(b"\x89PNG")
     assert "sample-01" in (project / "report/index.html").read_text()
     assert (project / "models/README.md").read_text().startswith("# MelNet")
@@ -178,15 +166,59 @@ def test_two_clones_arrive_at_the_same_lock_file(project, tmp_path):
     ],
 )
 def test_a_setting_reruns_from_the_stage_that_uses_it(restored, changes, expected):
-    change(restored, changes)
+    edit_params(restored, changes, restored / "params.yaml")
     # The report shows every setting.
     assert stale(restored) == [expected, "report"]
+
+
+FINGERPRINT = """
+from pathlib import Path
+from stages.fingerprint import fingerprint
+from stages.parameters import load_params
+params = load_params(Path("params.yaml"))
+print(fingerprint("train", [params.model, params.train]))
+"""
+
+
+def fingerprint_of_training(folder):
+    """The digest by which an unfinished training in a clone is recognised."""
+    return run(folder, "env", f"PYTHONPATH={folder}", sys.executable, "-c", FINGERPRINT)
+
+
+def replace(path, old, new):
+    text = path.read_text(encoding="utf-8")
+    assert old in text, f"{path} has no {old!r}"
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def test_an_edit_of_what_is_only_shown_or_said_reruns_nothing_that_computes(restored):
+    before = fingerprint_of_training(restored)
+    replace(restored / "stages/train.py", "compiling takes up to a minute", "it compiles first")
+    replace(restored / "stages/generate.py", "samples of {settings.frames} frames", "spectrograms of {settings.frames}")
+    replace(restored / "stages/evaluate.py", "fitting and compiling take up to a minute", "please wait")
+    for name in ("command", "epoch_progress", "parameters", "progress", "execution/parallel", "downsample", "slice"):
+        with (restored / f"stages/{name}.py").open("a", encoding="utf-8") as file:
+            file.write("# a remark\n")
+    assert stale(restored) == []
+    replace(restored / "stages/report.py", "One page to hear", "A page to hear")
+    replace(restored / "stages/figures.py", '"magma"', '"viridis"')
+    replace(restored / "stages/report_page/templates/page.css", "color:", "color :")
+    edit_params(restored, {"report": {"recordings": 3}}, restored / "params.yaml")
+    assert stale(restored) == ["plots", "report"]
+    assert fingerprint_of_training(restored) == before
+
+
+def test_an_edit_of_the_model_reruns_training_and_voids_its_checkpoint(restored):
+    before = fingerprint_of_training(restored)
+    replace(restored / "melnet/model/lstm.py", "ops.tanh(", "ops.softsign(")
+    assert "train@tier-1" in stale(restored)
+    assert fingerprint_of_training(restored) != before
 
 
 def test_another_recording_reruns_from_downsample(restored):
     corpus = restored.parent / "corpus"
     shutil.copytree(restored / "data/demo", corpus, dirs_exist_ok=True)
-    change(restored, {"corpus": {"path": "../corpus"}})
+    edit_params(restored, {"corpus": {"path": "../corpus"}}, restored / "params.yaml")
     run(restored, "dvc", "repro", "slice")
     before = splits(restored)
     shutil.copy(corpus / "song-01.wav", corpus / "one more.wav")

@@ -5,7 +5,7 @@ import re
 import pytest
 from ruamel.yaml import YAML
 
-from stages.corpus.files import SCHEMA
+from stages.corpus.manifest import SCHEMA
 from stages.report_page.summary import METRICS
 from tests.words import ELSEWHERE, HERE, NOWHERE, PAGES, ROOT, SOURCES, all_commands, commands, paths
 

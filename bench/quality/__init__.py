@@ -1,1 +1,1 @@
-"""How well the models do what they should, one file per claim; some train for up to an hour."""
+"""Quality of the trained models, one file per claim; some train for up to an hour."""

@@ -1,13 +1,13 @@
-"""Priming: what follows a recording is more like its true continuation than like another second of singing.
+"""Priming: a sampled continuation of a recording is nearer to the true one than to another second of singing.
 
     python -m bench.quality.priming [--work FOLDER] [--corpus FOLDER]
 
-Uses the model of a finished run (of the project's folder, unless --work names another). Primes it with four passages of
-each of ten recordings that it never heard: new songs of the built-in voice, made with other seeds, or, with --corpus,
-recordings of a folder that the model was not trained on. The mean log-mel distance of the continuations' first second
-to the true one is compared with that to the seconds of the other nine recordings. A single second is much a matter of
-chance (a phrase may just have ended), so a recording counts by the mean over its passages; how many of the single
-passages are nearer is printed beside it. Writes bench/quality/priming.json.
+Uses the model of a finished run, in the project's folder or in that of --work. Primes it with four passages of each of
+ten recordings that it was not trained on: new songs of the built-in voice with other seeds or, with --corpus, the
+recordings of a folder. Compares the mean log-mel distance of the first second of the continuations to the true second
+with the distance to the seconds of the other nine recordings. A single second depends much on chance (a phrase may just
+have ended), so the mean over the passages of a recording counts; the share of single passages that are nearer is
+printed as well. Writes bench/quality/priming.json.
 """
 
 import argparse
@@ -18,10 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from bench.common import ROOT, Claim, report
-from melnet.audio.convert import convert, inspect, read_mono, write_wav
+from melnet.audio.convert import convert, inspect
+from melnet.audio.files import read_mono, write_wav
 from melnet.audio.spectrogram import log_mel
 from melnet.sampling import Sampler
-from melnet.saved import Description, load
+from melnet.saved import ModelConfig, load
 from stages.demo_voice.voice import song
 
 RESULTS = ROOT / "bench/quality/priming.json"
@@ -34,11 +35,11 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=ROOT, help="folder of a finished run")
     parser.add_argument("--corpus", type=Path, help="recordings that the model was not trained on")
     arguments = parser.parse_args()
-    description, tiers = load(arguments.work / "models")
-    mels = held_out(description, arguments.corpus)
-    rate = description.sample_rate / description.mel.hop_length
+    config, tiers = load(arguments.work / "models")
+    mels = held_out(config, arguments.corpus)
+    rate = 1 / config.mel.seconds_per_frame
     known, second = round(PRIME_SECONDS * rate), round(rate)
-    normalisation = description.normalisation
+    normalisation = config.normalisation
     bounds = [normalisation.normalise(limit) for limit in (normalisation.low, normalisation.high)]
     sampler = Sampler(tiers, *bounds)
     rows = []
@@ -65,17 +66,17 @@ def main() -> None:
     report(Claim.at_least(8, f"recordings of {len(rows)} with continuations nearer to the true", [int(nearer)], ""))
 
 
-def held_out(description: Description, corpus: Path | None) -> list[tuple[str, np.ndarray]]:
+def held_out(config: ModelConfig, corpus: Path | None) -> list[tuple[str, np.ndarray]]:
     """Names and log-mel spectrograms of ten recordings, long enough for all passages."""
     found: list[tuple[str, np.ndarray]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for path in sorted(corpus.rglob("*.*")) if corpus else songs(folder):
             if len(found) < RECORDINGS and path.suffix in (".wav", ".flac"):
-                convert(inspect(path), folder / "clean.flac", description.sample_rate)
+                convert(inspect(path), folder / "clean.flac", config.mel.sample_rate)
                 signal = read_mono(folder / "clean.flac")
-                if len(signal) > (max(ENDS) + 1.2) * description.sample_rate:
-                    found.append((path.stem, log_mel(signal, description.mel, description.sample_rate)))
+                if len(signal) > (max(ENDS) + 1.2) * config.mel.sample_rate:
+                    found.append((path.stem, log_mel(signal, config.mel)))
     return found
 
 

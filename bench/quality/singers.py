@@ -2,11 +2,11 @@
 
     python -m bench.quality.singers --corpus FOLDER [--work FOLDER]
 
-FOLDER holds a folder of recordings for each singer. Trains the default model with model.condition_on: singer, some
-fifteen minutes on two cores. The distance is that of metrics/generate.json, here to the validation and test splits
-together: in a small corpus a singer may have no block in one of them. It is measured at several temperatures, and
-claimed at the lowest: what a model has learned from minutes of a singer is wide, and its samples at 1 are first of all
-noisier than any recording. Writes bench/quality/singers.json.
+FOLDER holds a folder of recordings for each singer. Trains the default model with model.condition_on: singer, about
+fifteen minutes on two cores. The distance is the one in metrics/generate.json, here to the validation and test splits
+together, since in a small corpus a singer may have no block in one of them. It is measured at several temperatures and
+claimed at the lowest: a model trained on minutes of a singer has wide distributions, and at temperature 1 its samples
+are noisier than any recording. Writes bench/quality/singers.json.
 """
 
 import argparse
@@ -18,9 +18,8 @@ import numpy as np
 from bench.common import ROOT, Claim, report
 from bench.quality.workspace import Workspace
 from melnet.data.shards import Shards
-from melnet.sampling import Sampler
+from melnet.generation import GenerationConfig, frechet_by_singer, recorded_statistics, sampler
 from melnet.saved import load
-from stages.distances import by_singer, statistics
 
 RESULTS = ROOT / "bench/quality/singers.json"
 TEMPERATURES = (0.8, 0.9, 1.0)
@@ -30,12 +29,14 @@ COUNT = 32  # samples for each singer
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, required=True, help="folder with a folder of recordings for each singer")
-    parser.add_argument("--work", type=Path, default=Path("singers"), help="where the model is made, and kept")
+    parser.add_argument(
+        "--work", type=Path, default=Path("singers"), help="folder in which the model is made and stays"
+    )
     arguments = parser.parse_args()
     changes = {
         "corpus": {"path": str(arguments.corpus.absolute())},
         "model": {"condition_on": "singer"},
-        # Of two minutes of a singer, a tenth in blocks of 20 s would be one passage, which is like no other.
+        # A tenth of two minutes, in blocks of 20 s, would be a single passage, too little to stand for a singer.
         "slice": {"block_seconds": 5.0, "test": 0.2},
         "generate": {"temperature": TEMPERATURES[0]},
     }
@@ -58,18 +59,15 @@ def main() -> None:
 
 
 def measured(workspace: Workspace, temperature: float) -> dict[str, dict[str, float]]:
-    """Distance of samples for each singer from the held-out recordings of each."""
-    description, tiers = load(workspace.folder / "models")
-    _, recorded = statistics(
-        description, *(Shards(workspace.folder / "data/shards" / split) for split in ("valid", "test"))
-    )
-    normalisation = description.normalisation
-    low, high = normalisation.normalise(normalisation.low), normalisation.normalise(normalisation.high)
+    """Distance of the samples for each singer from the held-out recordings of each singer."""
+    config, tiers = load(workspace.folder / "models")
+    splits = (Shards(workspace.folder / "data/shards" / split) for split in ("valid", "test"))
+    _, recorded = recorded_statistics(config, *splits)
     settings = workspace.params.generate
-    singers = np.repeat(np.arange(len(description.singers)), COUNT)
-    sampler = Sampler(tiers, low, high, temperature, None)
-    sampled = sampler.sample(len(singers), settings.frames, settings.seed, singers=singers)
-    return by_singer(description, sampled, singers, recorded)
+    singers = np.repeat(np.arange(len(config.singers)), COUNT)
+    generation = GenerationConfig(len(singers), settings.frames, temperature)
+    sampled = sampler(config, tiers, generation).sample(len(singers), settings.frames, settings.seed, singers=singers)
+    return frechet_by_singer(config.singers, sampled, singers, recorded)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One tier against three on the same recordings, with the same work per step and the same number of steps.
+"""One tier against three tiers, on the same recordings, with equal work per step and equally many steps.
 
     python -m bench.quality.tiers --corpus FOLDER [--work FOLDER]
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.common import ROOT
 from bench.quality.workspace import Workspace
-from melnet.training.cost import costs
+from stages.train import model_costs
 
 RESULTS = ROOT / "bench/quality/tiers.json"
 BASE = "params/three-tiers.yaml"
@@ -23,7 +23,9 @@ ONE = {"tier-1": {"layers": 4, "hidden": 64}}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, required=True, help="folder of recordings")
-    parser.add_argument("--work", type=Path, default=Path("tiers"), help="where the two models are made, and kept")
+    parser.add_argument(
+        "--work", type=Path, default=Path("tiers"), help="folder in which the two models are made and stay"
+    )
     arguments = parser.parse_args()
     corpus = {"corpus": {"path": str(arguments.corpus.absolute())}}
     results = {
@@ -36,11 +38,11 @@ def main() -> None:
 
 
 def measured(workspace: Workspace) -> dict[str, Any]:
-    """Train, evaluate and generate; the figures."""
+    """Train, evaluate and generate; return the figures."""
     workspace.finish()
     evaluated, generated = workspace.metrics("evaluate"), workspace.metrics("generate")
     params = workspace.params
-    work = sum(cost.flop for cost in costs(params).values())
+    work = sum(cost.flop for cost in model_costs(params).values())
     return {
         "epochs": params.train.epochs,
         "gigaflop_per_step": round(work / 1e9),
@@ -50,7 +52,7 @@ def measured(workspace: Workspace) -> dict[str, Any]:
 
 
 def table(results: dict[str, Any]) -> str:
-    """Markdown, for the README."""
+    """A table in Markdown for the README."""
     rows = [
         ("epochs", "epochs"),
         ("work per step, GFLOP", "gigaflop_per_step"),

@@ -1,4 +1,4 @@
-"""A folder in which the stages run with parameters of their own, beside the project's."""
+"""A folder outside the project in which the stages run with their own parameters."""
 
 import json
 import subprocess
@@ -6,18 +6,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from bench.common import ENVIRONMENT, ROOT
 from stages.parameters import Params, load_params
+from tests.params_file import edit_params
 
 CODE = ("melnet", "stages", "dvc.yaml")
 
 
 class Workspace:
-    """Stages in a folder that stays; one that has run is not run again, and an interrupted training goes on.
+    """Runs the stages in a folder that stays: a finished stage is not run again, and an interrupted training resumes.
 
-    ``changes`` are sections and keys of the parameter file ``base``, below the project's folder.
+    ``changes`` are the values to change, by section and key, in the parameter file ``base`` of the project.
     """
 
     def __init__(self, folder: Path, base: str, changes: dict[str, dict[str, Any]]) -> None:
@@ -26,24 +25,20 @@ class Workspace:
         for name in CODE:
             if not (folder / name).exists():
                 (folder / name).symlink_to(ROOT / name)
-        yaml = YAML()
-        content = yaml.load(ROOT / base)
-        for section, values in changes.items():
-            content[section].update(values)
-        yaml.dump(content, folder / "params.yaml")
+        edit_params(folder, changes, ROOT / base)
 
     @property
     def params(self) -> Params:
         return load_params(self.folder / "params.yaml")
 
     def run(self, stage: str, *arguments: str, made: str) -> None:
-        """Run a stage, unless the file ``made`` is there."""
+        """Run a stage, unless its result ``made`` exists."""
         if not (self.folder / made).exists():
             command = [sys.executable, "-m", f"stages.{stage}", *arguments]
             subprocess.run(command, cwd=self.folder, env=ENVIRONMENT, check=True)
 
     def finish(self) -> None:
-        """From the corpus to samples and their metrics."""
+        """Run all stages, from the corpus to the samples and their metrics."""
         self.run("downsample", made="data/24k/manifest.parquet")
         self.run("slice", made="data/shards/normalisation.json")
         self.run("model", made="models/melnet.json")

@@ -13,11 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import scipy.fft
-import scipy.signal
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # carries no types
 
-from melnet.audio.spectrogram import filterbank
-from stages.parameters import Mel
+from melnet.audio.mel import MelSpec, filterbank
+from melnet.audio.spectrogram import frame_signal, hann_window
 
 # With mel power as the constraint, 0.9 ends lower than Perraudin's 0.99 for magnitudes (16 to 64 iterations).
 MOMENTUM = 0.9
@@ -26,19 +25,19 @@ MOMENTUM = 0.9
 class Stft:
     """Short-time Fourier transform of signals that begin half a window before frame 0, and its inverse."""
 
-    def __init__(self, frames: int, mel: Mel) -> None:
-        self.frames, self.n_fft, self.hop_length = frames, mel.n_fft, mel.hop_length
-        self.window = scipy.signal.get_window("hann", mel.n_fft).astype(np.float32)
-        energy = self._overlap_add(np.broadcast_to(self.window, (frames, mel.n_fft)))
+    def __init__(self, frames: int, n_fft: int, hop_length: int) -> None:
+        self.frames, self.n_fft, self.hop_length = frames, n_fft, hop_length
+        self.window = hann_window(n_fft)
+        energy = self._overlap_add(np.broadcast_to(self.window, (frames, n_fft)))
         # Only the output is audible: the half windows before frame 0 and after the last frame stay zero.
-        self.audible = slice(mel.n_fft // 2, mel.n_fft // 2 + (frames - 1) * mel.hop_length)
+        self.audible = slice(n_fft // 2, n_fft // 2 + (frames - 1) * hop_length)
         self.scale = np.zeros_like(energy)
         # Frames that hardly overlap leave gaps where the windows are near zero; there the signal is not blown up.
         self.scale[self.audible] = 1 / np.maximum(energy[self.audible], 0.01)
 
     def forward(self, signal: np.ndarray) -> np.ndarray:
         """Spectrum (frames, 1 + n_fft // 2) of a signal (n,)."""
-        frames = np.lib.stride_tricks.sliding_window_view(signal, self.n_fft)[:: self.hop_length][: self.frames]
+        frames = frame_signal(signal, self.n_fft, self.hop_length)[: self.frames]
         return scipy.fft.rfft(frames * self.window, axis=1)
 
     def inverse(self, spectrum: np.ndarray) -> np.ndarray:
@@ -57,7 +56,7 @@ class Stft:
         return total.reshape(-1)
 
 
-def mel_to_audio(log_mels: np.ndarray, mel: Mel, sample_rate: int, iterations: int, seed: int) -> np.ndarray:
+def mel_to_audio(log_mels: np.ndarray, spec: MelSpec, iterations: int, seed: int) -> np.ndarray:
     """Audio whose log-mel spectrogram is near the given one, for a batch.
 
     Parameters
@@ -79,19 +78,21 @@ def mel_to_audio(log_mels: np.ndarray, mel: Mel, sample_rate: int, iterations: i
     ------
     ValueError
         A value is not finite, or too large for its power to be.
+
+    >>> spec = MelSpec()
+    >>> mel_to_audio(np.full((2, 10, 32), spec.log_floor), spec, iterations=2, seed=0).shape
+    (2, 4608)
     """
-    floor = np.log(np.float32(mel.floor))
     with np.errstate(over="ignore"):
-        powers = np.where(log_mels > floor, np.exp(log_mels, dtype=np.float32), np.float32(0))
+        powers = np.where(log_mels > spec.log_floor, np.exp(log_mels, dtype=np.float32), np.float32(0))
     bad = ~np.isfinite(log_mels).all(axis=(1, 2)) | ~np.isfinite(powers).all(axis=(1, 2))
     if bad.any():
         raise ValueError(f"log_mels: item {int(np.argmax(bad))} holds values that are not finite or are far too large")
-    stft = Stft(log_mels.shape[1], mel)
-
-    audio = np.empty((len(powers), (stft.frames - 1) * mel.hop_length), np.float32)
+    stft = Stft(log_mels.shape[1], spec.n_fft, spec.hop_length)
+    audio = np.empty((len(powers), (stft.frames - 1) * spec.hop_length), np.float32)
 
     def invert(item: int) -> None:
-        audio[item] = _invert(powers[item], stft, mel, sample_rate, iterations, np.random.default_rng([seed, item]))
+        audio[item] = _invert(powers[item], stft, spec, iterations, np.random.default_rng([seed, item]))
 
     # One item per core is quicker than every operation of a batch spread over the cores, since an item stays in the
     # cache; and it bounds the memory. BLAS threads on top of ours only wait for each other.
@@ -100,17 +101,12 @@ def mel_to_audio(log_mels: np.ndarray, mel: Mel, sample_rate: int, iterations: i
     return audio
 
 
-def _invert(
-    powers: np.ndarray, stft: Stft, mel: Mel, sample_rate: int, iterations: int, rng: np.random.Generator
-) -> np.ndarray:
+def _invert(powers: np.ndarray, stft: Stft, spec: MelSpec, iterations: int, rng: np.random.Generator) -> np.ndarray:
     """Signal ((frames - 1) * hop_length,) whose mel power is near ``powers`` (frames, bands)."""
-    filters = filterbank(mel, sample_rate)
-    covered = np.flatnonzero(filters.any(axis=0))
-    bins = slice(int(covered[0]), int(covered[-1]) + 1)
-    filters = filters[:, bins]
+    filters, bins = filterbank(spec)
     # A bin in two bands follows both, in proportion to its weight in each; a bin between two bands follows none.
     shares = filters / np.maximum(filters.sum(axis=0), np.finfo(np.float32).tiny)
-    silence = np.float32(1e-6 * mel.floor)  # keeps the ratio finite where the present signal has no power
+    silence = np.float32(1e-6 * spec.floor)  # keeps the ratio finite where the present signal has no power
 
     spectrum = np.zeros((stft.frames, 1 + stft.n_fft // 2), np.complex64)
     signal = rng.standard_normal(len(stft.scale), dtype=np.float32)

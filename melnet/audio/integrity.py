@@ -1,9 +1,11 @@
-"""Whether a sound file is whole.
+"""Find truncated and damaged sound files.
 
-libsndfile reads what is left of a truncated file and says nothing, and drops or mutes damaged parts of some formats.
-So what each container claims about itself is compared here with the file before a sample of it is used. A file whose
-format or header gives no length cannot be told from a truncated one and counts as unusable. One cut stays invisible,
-because it leaves a valid file: an MP3 without frame count (Xing, Info or VBRI), cut exactly between two frames.
+libsndfile reads what is left of a truncated file without a word, and drops or mutes damaged parts of some formats.
+So, before any sample is used, the length that a file declares is compared with what it holds. A file whose format or
+header declares no length cannot be told from a truncated one and is refused.
+
+One cut goes unnoticed, because it leaves a valid file: an MP3 without a frame count (a Xing, Info or VBRI header), cut
+exactly between two frames.
 """
 
 import hashlib
@@ -13,16 +15,17 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
 
 BLOCK = 2**16  # frames decoded at a time
 UNKNOWN = "its header gives no length, as of a recording never finished; whether it is whole cannot be told"
-# Formats whose truncation libsndfile notes in its log (or refuses to open); of the rest nothing can be known.
-LOGGED = {"VOC", "MAT4", "WVE", "HTK"}
-LOG_COMPLAINT = re.compile(r".*(?:should be|truncated|short read).*", re.IGNORECASE)
+# libsndfile refuses truncated files of these formats, or logs that they are shorter than their header says. What it
+# says of FORM, the whole of an 8SVX file, does not count: bytes after the samples are no damage.
+LOGGED = {"AU", "HTK", "MAT4", "SVX", "VOC", "WVE"}
+COMPLAINT = re.compile(r"^(?!FORM).*(?:\(should be|length .*should be|truncated|short read).*", re.I | re.M)
 
 
 class UnusableAudio(ValueError):
@@ -34,136 +37,124 @@ class NotAudio(UnusableAudio):
 
 
 def whole_frames(file: BinaryIO, sound: soundfile.SoundFile) -> int:
-    """Check the container and give the number of frames that it must decode to.
+    """Check that a file is whole and return the number of frames (samples per channel) that it must decode to.
 
-    Parameters
-    ----------
-    file
-        The raw bytes; its position is not kept.
-    sound
-        The same file, open for decoding at its first frame; it is rewound.
+    ``sound`` is the same file as ``file``, opened once more; both are read from their beginning, and ``sound`` is left
+    there. Decoding is up to the caller, except that of FLAC, whose header has a checksum of all samples.
 
     Raises
     ------
     UnusableAudio
         The file is truncated or damaged, or nothing says how long it should be.
+
+    >>> import io
+    >>> recording = io.BytesIO()
+    >>> soundfile.write(recording, np.zeros(800), 8000, format="WAV")
+    >>> cut = recording.getvalue()[:-2]
+    >>> whole_frames(io.BytesIO(cut), soundfile.SoundFile(io.BytesIO(cut)))
+    Traceback (most recent call last):
+    melnet.audio.integrity.UnusableAudio: truncated: its header claims 1600 bytes of audio, the file holds 1598
     """
-    size = os.fstat(file.fileno()).st_size
     match sound.format:
-        case "WAV" | "WAVEX" | "RF64" | "W64" | "AIFF" | "SVX" | "CAF":
-            _check_chunks(file, size, sound.frames)
-        case "AU":
-            _check_au(file, size)
-        case "NIST":
-            _check_nist(file, sound.frames)
+        case "WAV" | "WAVEX" | "RF64" | "W64" | "AIFF" | "CAF":
+            _check_chunks(file, sound.frames)
         case "FLAC":
             _check_flac(file, sound)
         case "OGG":
-            _check_ogg(file, size)
+            _check_ogg(file)
         case "MP3":
-            return _mp3_frames(file, size, sound.frames)
+            return _mp3_frames(file, sound.frames)
+        case "NIST":
+            _check_nist(file, sound.frames)
         case name if name in LOGGED:
-            if complaint := LOG_COMPLAINT.search(sound.extra_info):
-                raise UnusableAudio(f"truncated: {' '.join(complaint[0].split())}")
+            _check_log(sound.extra_info)
         case name:
             raise UnusableAudio(f"whether a file of format {name} is whole cannot be told; convert it to FLAC or WAV")
     return int(sound.frames)
 
 
-class _Layout(NamedTuple):
-    """How a container made of chunks is laid out."""
-
-    start: int  # byte of the first chunk
-    header: struct.Struct  # name and length of a chunk
-    padded: int  # a chunk ends at a multiple of this many bytes
-    counted: int  # bytes of the header that the length includes
-    audio: bytes  # name of the chunk that holds the samples
+def _read(file: BinaryIO, start: int, length: int) -> bytes:
+    file.seek(start)
+    return file.read(length)
 
 
-_LAYOUTS = {
-    b"RIFF": _Layout(12, struct.Struct("<4sI"), 2, 0, b"data"),
-    b"RIFX": _Layout(12, struct.Struct(">4sI"), 2, 0, b"data"),
-    b"RF64": _Layout(12, struct.Struct("<4sI"), 2, 0, b"data"),
-    b"riff": _Layout(40, struct.Struct("<16sq"), 8, 24, b"data"),
-    b"AIFF": _Layout(12, struct.Struct(">4sI"), 2, 0, b"SSND"),
-    b"AIFC": _Layout(12, struct.Struct(">4sI"), 2, 0, b"SSND"),
-    b"8SVX": _Layout(12, struct.Struct(">4sI"), 2, 0, b"BODY"),
-    b"16SV": _Layout(12, struct.Struct(">4sI"), 2, 0, b"BODY"),
-    b"caff": _Layout(8, struct.Struct(">4sq"), 1, 0, b"data"),
-}
-
-
-def _check_chunks(file: BinaryIO, size: int, frames: int) -> None:
-    file.seek(0)
-    magic, _, form = struct.unpack("4s4s4s", file.read(12))
-    layout = _LAYOUTS.get(form if magic == b"FORM" else magic)
-    if layout is None:
-        raise UnusableAudio(f"damaged: unknown kind of container {magic!r}")
-    long_length = None  # of the audio, where the container says it outside the chunk itself
-    for name, start, length in _chunks(file, size, layout):
-        if name == b"ds64":
-            file.seek(start + 8)
-            (long_length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\xff"))
-        elif name == b"COMM":
-            file.seek(start + 2)
-            (claimed,) = struct.unpack(">I", file.read(4).ljust(4, b"\xff"))
-            if claimed > frames:
-                raise UnusableAudio(f"truncated: its header claims {claimed} frames, the file holds {frames}")
-        elif name == layout.audio:
-            unlimited = length in (-1, 2**32 - 1)
-            length = long_length if unlimited and long_length else length
-            if length in (-1, 2**32 - 1, 2**64 - 1) or (length == 0 and size > start):
-                raise UnusableAudio(UNKNOWN)
-            _check_length(length, size - start)
-            if magic in (b"RIFF", b"RIFX") and size - start >= 2**32:
-                raise UnusableAudio("longer than a WAV header can say (4 GiB); convert it to FLAC, W64 or RF64")
-            return
-    raise UnusableAudio(f"truncated or damaged: its chunk {layout.audio.decode()!r} cannot be found")
-
-
-def _chunks(file: BinaryIO, size: int, layout: _Layout) -> Iterator[tuple[bytes, int, int]]:
-    """Name, first byte and claimed length of each chunk."""
-    position = layout.start
-    while position + layout.header.size <= size:
-        file.seek(position)
-        name, length = layout.header.unpack(file.read(layout.header.size))
-        length -= layout.counted
-        position += layout.header.size
-        yield name[:4], position, length
-        if length < 0:
-            return
-        position += length + -length % layout.padded
-
-
-def _check_length(claimed: int, held: int) -> None:
+def _check_length(claimed: int, held: int, unit: str) -> None:
     if claimed > held:
-        raise UnusableAudio(f"truncated: its header claims {claimed} bytes of audio, the file holds {held}")
+        raise UnusableAudio(f"truncated: its header claims {claimed} {unit}, the file holds {held}")
 
 
-def _check_au(file: BinaryIO, size: int) -> None:
-    file.seek(0)
-    magic = file.read(4)
-    start, length = struct.unpack(">II" if magic == b".snd" else "<II", file.read(8))
-    if length == 2**32 - 1 or (length == 0 and size > start):
+def _check_log(log: str) -> None:
+    if re.search(r"Data Size *: -1\b", log):  # AU
         raise UnusableAudio(UNKNOWN)
-    _check_length(length, size - start)
+    if complaint := COMPLAINT.search(log):
+        raise UnusableAudio(f"truncated or damaged; libsndfile notes: {' '.join(complaint[0].split())}")
 
 
 def _check_nist(file: BinaryIO, frames: int) -> None:
-    file.seek(0)
-    claimed = re.search(rb"\nsample_count -i (\d+)", file.read(1024))
+    # libsndfile logs nothing of the header, but it is text.
+    claimed = re.search(rb"\nsample_count -i (\d+)", _read(file, 0, 1024))
     if claimed is None:
         raise UnusableAudio(UNKNOWN)
-    if int(claimed[1]) > frames:
-        raise UnusableAudio(f"truncated: its header claims {int(claimed[1])} frames, the file holds {frames}")
+    _check_length(int(claimed[1]), frames, "frames")
+
+
+# By the file's first 4 bytes (of AIFF, the type of its form): where the first chunk begins; name and length in a
+# chunk's header; of how many bytes a chunk fills a multiple; how many bytes of its header the length includes.
+_LAYOUTS = {
+    b"RIFF": (12, "<4sI", 2, 0),
+    b"RIFX": (12, ">4sI", 2, 0),
+    b"RF64": (12, "<4sI", 2, 0),
+    b"riff": (40, "<16sq", 8, 24),  # W64
+    b"AIFF": (12, ">4sI", 2, 0),
+    b"AIFC": (12, ">4sI", 2, 0),
+    b"caff": (8, ">4sq", 1, 0),  # of CAF, libsndfile's log overlooks up to 11 missing bytes
+}
+_UNLIMITED = (-1, 2**32 - 1, 2**64 - 1)  # lengths that stand for "until the file ends"
+
+
+def _check_chunks(file: BinaryIO, frames: int) -> None:
+    """Compare the length of the chunk of samples, and the number of frames in AIFF's header, with the file."""
+    size = file.seek(0, os.SEEK_END)
+    magic, _, form = struct.unpack("4s4s4s", _read(file, 0, 12))
+    audio = b"SSND" if magic == b"FORM" else b"data"
+    long_length = 0  # of the samples, where a length of 32 bits cannot hold it
+    for name, start, length in _chunks(file, size, form if magic == b"FORM" else magic):
+        if name == b"ds64":
+            long_length = int.from_bytes(_read(file, start + 8, 8), "little")
+        elif name == b"COMM":
+            _check_length(int.from_bytes(_read(file, start + 2, 4), "big"), frames, "frames")
+        elif name == audio:
+            if length in _UNLIMITED and long_length:
+                length = long_length
+            if length in _UNLIMITED or (length == 0 and size > start):
+                raise UnusableAudio(UNKNOWN)
+            _check_length(length, size - start, "bytes of audio")
+            if magic in (b"RIFF", b"RIFX") and size - start >= 2**32:
+                raise UnusableAudio("longer than a WAV header can say (4 GiB); convert it to FLAC, W64 or RF64")
+            return
+    raise UnusableAudio(f"truncated or damaged: its chunk {audio.decode()!r} cannot be found")
+
+
+def _chunks(file: BinaryIO, size: int, container: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the name, the first byte and the claimed length of each chunk."""
+    if container not in _LAYOUTS:
+        raise UnusableAudio(f"damaged: unknown kind of container {container!r}")
+    position, header, multiple, counted = _LAYOUTS[container]
+    while position + struct.calcsize(header) <= size:
+        name, length = struct.unpack(header, _read(file, position, struct.calcsize(header)))
+        position += struct.calcsize(header)
+        length -= counted
+        yield name[:4], position, length
+        if length < 0:
+            return
+        position += length + -length % multiple
 
 
 def _after_id3(file: BinaryIO) -> int:
-    """First byte after the ID3v2 tags that may open a FLAC or MP3 file."""
+    """Return the first byte after the ID3v2 tags that a FLAC or MP3 file may begin with."""
     position = 0
     while True:
-        file.seek(position)
-        tag = file.read(10)
+        tag = _read(file, position, 10)
         if len(tag) < 10 or tag[:3] != b"ID3":
             return position
         length = sum((byte & 0x7F) << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0), strict=True))
@@ -171,9 +162,8 @@ def _after_id3(file: BinaryIO) -> int:
 
 
 def _check_flac(file: BinaryIO, sound: soundfile.SoundFile) -> None:
-    """Decode the whole stream against the MD5 of its samples, which most encoders put into the header."""
-    file.seek(_after_id3(file))
-    head = file.read(42)
+    """Compare the decoded samples with their MD5 sum, which most encoders write into the header."""
+    head = _read(file, _after_id3(file), 42)
     if len(head) < 42 or head[:4] != b"fLaC":
         raise UnusableAudio("damaged: no FLAC stream header")
     packed = int.from_bytes(head[18:26], "big")  # rate (20 bits), channels (3), bits (5), frames (36)
@@ -181,7 +171,7 @@ def _check_flac(file: BinaryIO, sound: soundfile.SoundFile) -> None:
     if not packed & (2**36 - 1):
         raise UnusableAudio(UNKNOWN)
     expected = head[26:42]
-    if expected == bytes(16):  # the encoder did not compute it
+    if not any(expected):  # the encoder did not compute it
         return
     digest = hashlib.md5(usedforsecurity=False)
     block = np.empty((BLOCK, sound.channels), np.int32)
@@ -198,28 +188,28 @@ _REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def _ogg_crc(page: bytes) -> int:
-    """CRC-32 as in Ogg: zlib's polynomial, most significant bit first, without inversions."""
+    """Return the CRC-32 of Ogg: zlib's polynomial, most significant bit first, without inversions."""
     mirrored = zlib.crc32(page.translate(_REVERSED_BITS), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int.from_bytes(mirrored.to_bytes(4, "little").translate(_REVERSED_BITS), "big")
 
 
-def _check_ogg(file: BinaryIO, size: int) -> None:
-    """Every page intact and in order (RFC 3533), every stream ended, and only one stream in time."""
+def _check_ogg(file: BinaryIO) -> None:
+    """Check each page (RFC 3533), that none is missing, that every stream ends, and that no stream follows another."""
     file.seek(0)
-    following: dict[int, int] = {}  # next page number of each stream that has begun
+    following: dict[int, int] = {}  # number of the next page, by serial number of the stream
     ended: set[int] = set()
-    begun = False  # with the first page that begins no stream, all streams of the file are known
+    begun = False  # the first page that begins no stream comes after the first pages of all streams
     for page in itertools.count():
         head = file.read(27)
         if not head:
             break
-        table = file.read(head[26]) if len(head) == 27 else b""
+        table = file.read(head[-1])
         body = file.read(sum(table))
         if len(head) < 27 or len(table) < head[26] or len(body) < sum(table):
             raise UnusableAudio(f"truncated: it ends inside Ogg page {page}")
-        if head[:4] != b"OggS" or _ogg_crc(head[:22] + bytes(4) + head[26:] + table + body) != _u32(head, 22):
+        flags, serial, number, crc = struct.unpack("<5xB8xIIIx", head)
+        if head[:4] != b"OggS" or _ogg_crc(head[:22] + bytes(4) + head[26:] + table + body) != crc:
             raise UnusableAudio(f"damaged: Ogg page {page} fails its checksum")
-        flags, serial, number = head[5], _u32(head, 14), _u32(head, 18)
         if flags & 2:  # first page of a stream
             if begun:
                 raise UnusableAudio("several Ogg streams one after another, of which only the first can be read")
@@ -235,11 +225,7 @@ def _check_ogg(file: BinaryIO, size: int) -> None:
         raise UnusableAudio("truncated: its Ogg stream has no last page")
 
 
-def _u32(data: bytes, offset: int) -> int:
-    return int.from_bytes(data[offset : offset + 4], "little")
-
-
-# kbit/s of MPEG layers, and Hz, as ISO/IEC 11172-3 and 13818-3 tabulate them; row by version, 0 is free format.
+# kbit/s by MPEG version (1; 2 and 2.5) and layer, as ISO/IEC 11172-3 and 13818-3 tabulate them; 0 is free format.
 _KBITS = {
     (1, 1): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
     (1, 2): (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
@@ -254,33 +240,13 @@ _LONGEST_PADDING = 2 * 4095  # samples that a LAME header may take off the two e
 _LONGEST_TAIL = 4096  # bytes of zeros after the last frame; more are a gap, such as an unfinished download leaves
 
 
-def _mp3_frames(file: BinaryIO, size: int, frames: int) -> int:
-    """Walk from frame to frame; compare their number with the index (Xing, Info, VBRI) and the decoder's length."""
-    position = _after_id3(file)
-    file.seek(position)
-    first = b""
-    count = samples = 0
-    while position < size:
-        head = file.read(4)
-        if head.startswith(_TRAILERS):
-            break
-        if not any(head):  # zeros before the first frame, or after the last
-            if count and size - position <= _LONGEST_TAIL:
-                break
-            if count:
-                raise UnusableAudio(f"truncated or damaged: a gap at byte {position}")
-            position += 1
-            file.seek(position)
-            continue
-        if len(head) < 4:
-            raise UnusableAudio(f"truncated: it ends inside MPEG frame {count + 1}")
-        length, samples = _mp3_frame(head, position)
-        body = file.read(length - 4)
-        if len(body) < length - 4:
-            raise UnusableAudio(f"truncated: it ends inside MPEG frame {count + 1}")
-        first = first or head + body
+def _mp3_frames(file: BinaryIO, frames: int) -> int:
+    """Compare the number of MPEG frames with the index (Xing, Info, VBRI) and with the decoder's length."""
+    first, count = b"", 0
+    for frame in _mpeg_frames(file):
+        first = first or frame
         count += 1
-        position += length
+    samples = _mpeg_lengths(first, 0)[1] if first else 0  # per frame
     index = _INDEX.search(first[:80])
     if index is None:
         if frames < count * samples:
@@ -294,8 +260,31 @@ def _mp3_frames(file: BinaryIO, size: int, frames: int) -> int:
     return frames
 
 
-def _mp3_frame(head: bytes, position: int) -> tuple[int, int]:
-    """Length in bytes and in samples of the MPEG audio frame with these first 4 bytes."""
+def _mpeg_frames(file: BinaryIO) -> Iterator[bytes]:
+    size, position, found = file.seek(0, os.SEEK_END), _after_id3(file), 0
+    while position < size:
+        head = _read(file, position, 4)
+        if head.startswith(_TRAILERS):
+            return
+        if not any(head):  # zeros before the first frame, or after the last
+            if found and size - position <= _LONGEST_TAIL:
+                return
+            if found:
+                raise UnusableAudio(f"truncated or damaged: a gap at byte {position}")
+            position += 1
+            continue
+        if len(head) == 4:
+            length, _ = _mpeg_lengths(head, position)
+            frame = head + file.read(length - 4)
+        if len(head) < 4 or len(frame) < length:
+            raise UnusableAudio(f"truncated: it ends inside MPEG frame {found + 1}")
+        yield frame
+        found += 1
+        position += length
+
+
+def _mpeg_lengths(head: bytes, position: int) -> tuple[int, int]:
+    """Return the length in bytes and in samples of the MPEG audio frame with these first 4 bytes."""
     version = {3: 1, 2: 2, 0: 2.5}.get(head[1] >> 3 & 3)
     layer = 4 - (head[1] >> 1 & 3)
     rate_code, kbit_code = head[2] >> 2 & 3, head[2] >> 4

@@ -1,39 +1,49 @@
-"""Files and folders that appear complete or not at all."""
+"""Files and folders that appear complete or not at all: written under a temporary name, then renamed."""
 
 import errno
 import hashlib
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-# Some libraries do not say why they could not write: with less than this left, it was the space.
+from humanize import naturalsize
+
+# Some libraries do not say why a write failed. With fewer free bytes than this, the disk is taken to be full.
 FULL = 2**16
 
 
 class NoSpace(OSError):
-    """The disk is full, or too full to begin; the message has the path, what is free and what is needed."""
+    """The disk is full, or too full to begin; the message names the path, the free and the needed space."""
 
     def __init__(self, message: str, free: int) -> None:
         super().__init__(message)
         self.errno = errno.ENOSPC
-        self.free = free  # bytes, before it was filled
+        self.free = free  # bytes, before anything was written
 
 
 @contextmanager
-def written(path: Path, needed: int = 0) -> Iterator[Path]:
+def atomic_write(path: Path, needed: int = 0) -> Iterator[Path]:
     """Give a temporary name beside ``path``; rename it to ``path`` when the block ends without an error.
 
     Missing parent folders are made. On an error the temporary file is removed and ``path`` is as it was. Leftovers of a
-    process that was killed are removed at the next use for the same ``path``, so two processes must not write one file
-    at the same time; several may write different files of one folder.
+    killed process are removed at the next use for the same ``path``, so two processes must not write one file at the
+    same time; several may write different files of one folder.
 
     Raises
     ------
     NoSpace
         The disk is full, or has less than ``needed`` bytes to begin with.
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with atomic_write(Path(folder, "new", "a.txt")) as temporary:
+    ...         characters = temporary.write_text("text")
+    ...     Path(folder, "new", "a.txt").read_text()
+    'text'
     """
     with _naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,8 +51,8 @@ def written(path: Path, needed: int = 0) -> Iterator[Path]:
         for stale in _named(path.parent, prefix):
             _remove(stale)
         _check_free(path, needed)
-        # The end of the name is kept, since writers choose the format by it (.flac, .weights.h5); not all of it, so
-        # that a name of 255 bytes has room for the prefix.
+        # The temporary name keeps the suffix, by which writers choose the format (.flac, .weights.h5), but not the
+        # whole name, which may be 255 bytes long and leave no room for the prefix.
         descriptor, name = tempfile.mkstemp(prefix=prefix, suffix=f"-{path.name[-40:]}", dir=path.parent)
         os.close(descriptor)
         temporary = Path(name)
@@ -60,17 +70,23 @@ def written(path: Path, needed: int = 0) -> Iterator[Path]:
 
 
 @contextmanager
-def written_folder(path: Path, needed: int = 0) -> Iterator[Path]:
+def atomic_folder(path: Path, needed: int = 0) -> Iterator[Path]:
     """Give a new, empty folder beside ``path``; it takes the place of ``path`` when the block ends without an error.
 
-    Missing parent folders are made. What ``path`` was before (folder, file or link) is removed only once the new folder
-    is complete; on an error the new one is removed and ``path`` is as it was. Leftovers of a process that was killed
-    are removed at the next use for the same ``path``, so two processes must not write one folder at the same time.
+    Missing parent folders are made. The previous folder, file or link at ``path`` is removed only once the new folder
+    is complete; on an error the new one is removed and ``path`` is as it was. Leftovers of a killed process are removed
+    at the next use for the same ``path``, so two processes must not write one folder at the same time.
 
     Raises
     ------
     NoSpace
         The disk is full, or has less than ``needed`` bytes to begin with.
+
+    >>> with tempfile.TemporaryDirectory() as parent:
+    ...     with atomic_folder(Path(parent, "samples")) as folder:
+    ...         characters = (folder / "a.txt").write_text("text")
+    ...     sorted(path.name for path in Path(parent, "samples").iterdir())
+    ['a.txt']
     """
     with _naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,18 +122,27 @@ def written_folder(path: Path, needed: int = 0) -> Iterator[Path]:
         _remove(replaced)
 
 
-def size(count: float) -> str:
-    """Bytes in words: 3.4 MB."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON atomically; equal content gives equal bytes.
+
+    Raises
+    ------
+    ValueError
+        The content holds NaN or infinity, which JSON does not have.
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_json(Path(folder, "metrics.json"), {"nll": -0.5})
+    ...     json.loads(Path(folder, "metrics.json").read_text())
+    {'nll': -0.5}
+    """
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """What prevents writing is said of ``path``, not of a temporary name."""
+    """Errors name ``path`` instead of a temporary file."""
     try:
         yield
     except OSError as error:
@@ -131,15 +156,17 @@ def _naming(path: Path) -> Iterator[None]:
 def _check_free(path: Path, needed: int) -> None:
     free = shutil.disk_usage(path.parent).free
     if free < needed:
-        raise NoSpace(f"{path}: no space left on the device: {size(needed)} needed, {size(free)} free", free)
+        raise NoSpace(
+            f"{path}: no space left on the device: {naturalsize(needed)} needed, {naturalsize(free)} free", free
+        )
 
 
 def _check_full(error: OSError, path: Path, temporary: Path) -> None:
-    """Raise :class:`NoSpace` if that was what prevented writing."""
+    """Raise :class:`NoSpace` if the disk was full."""
     free = shutil.disk_usage(path.parent).free
     if error.errno in (errno.ENOSPC, errno.EDQUOT) or (error.errno is None and free < FULL):
         free += _used(temporary)
-        had = f"more than the {size(free)} that were free are needed"
+        had = f"more than the {naturalsize(free)} that were free are needed"
         raise NoSpace(f"{path}: no space left on the device: {had}", free) from error
 
 
@@ -149,7 +176,7 @@ def _used(path: Path) -> int:
 
 
 def _prefix(path: Path) -> str:
-    """Of the temporary names for ``path``, and of no others: one name may begin like another, a digest does not."""
+    """The beginning of temporary names for ``path``. A digest, since one file name may begin with another."""
     return f".tmp-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]}-"
 
 
@@ -159,12 +186,12 @@ def _named(folder: Path, prefix: str) -> list[Path]:
 
 
 def _sync(path: Path) -> None:
-    """Have a file's bytes, or a folder's names, on the disk and not only in memory."""
+    """Flush a file's bytes, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Some network file systems know no such thing for folders.
+        # Some network file systems do not support it for folders.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
             raise
     finally:
@@ -172,7 +199,7 @@ def _sync(path: Path) -> None:
 
 
 def _publish(temporary: Path, mode: int) -> None:
-    """Temporary names are made private; a result is as readable as any other of this user."""
+    """Give a result the permissions of this user's other files; temporary files are private."""
     umask = os.umask(0)
     os.umask(umask)
     temporary.chmod(mode & ~umask)

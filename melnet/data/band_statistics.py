@@ -1,15 +1,21 @@
-"""Mean, standard deviation and range per band in one pass, from parts that are merged."""
+"""Mean, standard deviation and range of each band, computed in one pass over parts that are merged."""
 
 from typing import NamedTuple, Self
 
 import numpy as np
 
-# Nats. Recordings have 2 to 4; a band that (nearly) never changes should not make much of the little it does.
+# Nats. Recordings have 2 to 4. The bound keeps normalisation from blowing up a band that hardly ever changes.
 MIN_STD = 0.1
 
 
-class Moments(NamedTuple):
-    """The range of each band, and sums from which its mean and variance follow; all float64."""
+class BandStatistics(NamedTuple):
+    """Number of frames, and mean, sum of squared deviations and range of each band; float64.
+
+    >>> parts = [BandStatistics.of(np.array([[1.0], [3.0]])), BandStatistics.of(np.array([[5.0]]))]
+    >>> merged = BandStatistics.none(bands=1).merged(parts[0]).merged(parts[1])
+    >>> merged.mean.tolist(), merged.std.round(3).tolist()
+    ([3.0], [1.633])
+    """
 
     frames: int
     mean: np.ndarray  # (bands,)
@@ -19,18 +25,21 @@ class Moments(NamedTuple):
 
     @classmethod
     def none(cls, bands: int) -> Self:
-        """Moments of nothing yet, to merge others into."""
+        """Statistics of no frames, to merge others into."""
         return cls(0, np.zeros(bands), np.zeros(bands), np.full(bands, np.inf), np.full(bands, -np.inf))
 
     @classmethod
     def of(cls, frames: np.ndarray) -> Self:
-        """Moments of the last axis, bands, over all others; ``frames`` (..., bands) is not empty."""
+        """Statistics over all axes but the last; ``frames`` (..., bands) is not empty."""
         values = frames.reshape(-1, frames.shape[-1]).astype(np.float64)
         mean = values.mean(axis=0)
         return cls(len(values), mean, np.square(values - mean).sum(axis=0), values.min(axis=0), values.max(axis=0))
 
     def merged(self, other: Self) -> Self:
-        """Moments of both parts together, without cancellation (Chan, Golub and LeVeque 1979); one has frames."""
+        """Statistics of both parts together, without cancellation (Chan, Golub and LeVeque 1979).
+
+        At least one of the parts has frames.
+        """
         frames = self.frames + other.frames
         delta = other.mean - self.mean
         mean = self.mean + delta * (other.frames / frames)

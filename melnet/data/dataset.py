@@ -1,4 +1,4 @@
-"""From shards to normalised batches: a seeded, shuffled stream for training and a plain one for evaluation.
+"""Shards to normalised batches: a seeded, shuffled stream for training and an ordered one for evaluation.
 
 Both hold a bounded number of slices in memory, whatever the size of the data set.
 """
@@ -14,13 +14,18 @@ import numpy as np
 
 from melnet.data.shards import Shards
 
-# Slices shuffled together, and so held in memory: 42,000 of 50 x 32, twelve hours of them.
+# Slices that are shuffled together and so held in memory: 42,000 of 50 x 32, which is twelve hours of audio.
 WINDOW_BYTES = 2**28
 
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Per-band mean, standard deviation and range of the train split's log-mel values, each (bands,) float32."""
+    """Per-band mean, standard deviation and range of the train split's log-mel values, each (bands,) float32.
+
+    >>> bands = [np.full(2, value, np.float32) for value in (-4.0, 2.0, -11.0, 3.0)]
+    >>> Normalisation(*bands).normalise(np.array([[-4.0, 0.0]])).tolist()
+    [[0.0, 2.0]]
+    """
 
     mean: np.ndarray
     std: np.ndarray
@@ -28,8 +33,13 @@ class Normalisation:
     high: np.ndarray
 
     @classmethod
+    def identity(cls, bands: int) -> Self:
+        """Leaves values as they are; the range is -1 to 1."""
+        return cls(*(np.full(bands, value, np.float32) for value in (0, 1, -1, 1)))
+
+    @classmethod
     def read(cls, path: Path) -> Self:
-        """From the JSON that the stage ``slice`` writes."""
+        """Read ``normalisation.json``, which lies beside the shards."""
         return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
 
     @classmethod
@@ -50,43 +60,57 @@ class Normalisation:
 
 
 class Batch(NamedTuple):
-    """Slices that are used together; the last of an epoch is filled up with zeros of weight 0.
+    """Slices that are used together.
 
-    So all have one shape, and a compiled step serves all.
+    The last batch of an epoch is padded with zeros of weight 0: all batches have one shape, for which a training step
+    is compiled once.
     """
 
     x: np.ndarray
     """normalised log-mel, float32 (batch_size, frames, bands)"""
     weights: np.ndarray
-    """float32 (batch_size,), 1 or 0"""
+    """float32 (batch_size,), 1 for a slice and 0 for padding"""
     singers: np.ndarray
-    """int32 (batch_size,), the place of each slice's singer among those asked for; 0 where none were"""
+    """int32 (batch_size,), the id of each slice's singer; 0 where no singers are named"""
 
 
 @dataclass(frozen=True)
-class Share:
-    """Which of the processes that train together this one is: each feeds its rows of every batch."""
+class ProcessShard:
+    """The rows of every batch that one of several processes feeds to its own devices.
+
+    >>> batch = Batch(np.zeros((4, 50, 32)), np.ones(4), np.array([5, 6, 7, 8]))
+    >>> ProcessShard(index=1, processes=2).rows(batch).singers.tolist()
+    [7, 8]
+    """
 
     index: int = 0
     processes: int = 1
 
     def rows(self, batch: Batch) -> Batch:
-        """Of a batch of all, the rows of this process; ``processes`` has to divide their number."""
+        """The rows of this process, out of a batch whose size ``processes`` divides."""
         size = len(batch.x) // self.processes
         return Batch(*(column[self.index * size : (self.index + 1) * size] for column in batch))
 
 
-WHOLE = Share()
-
-
 class UnknownSinger(ValueError):
-    """A slice is sung by someone who is not among the singers asked for."""
+    """The singer of a slice is not among the singers that the model knows."""
 
 
 def batches(
     shards: Shards, normalisation: Normalisation, batch_size: int, singers: Sequence[str] = ()
 ) -> Iterator[Batch]:
-    """All slices in their order, once."""
+    """All slices once, in the order in which they were written.
+
+    Parameters
+    ----------
+    singers
+        Names whose positions are the singer ids; without any, all ids are 0.
+
+    Raises
+    ------
+    UnknownSinger
+        The singer of a slice is not among ``singers``.
+    """
     slices = (item for group in range(len(shards.groups)) for item in _slices(shards, group, singers))
     yield from _batched(slices, normalisation, batch_size)
 
@@ -101,13 +125,13 @@ def shuffled_batches(
     first_epoch: int = 0,
     window_bytes: int = WINDOW_BYTES,
 ) -> Iterator[Batch]:
-    """Epoch after epoch without end, each in an order that depends on nothing but ``seed`` and the epoch's number.
+    """Endless epochs of all slices, each in an order that depends only on ``seed`` and the epoch's number.
 
-    Row groups are shuffled over the whole data set, then read in windows of ``window_bytes``, and at most one group
-    more, which are shuffled in memory: up to one window the shuffle is uniform. An epoch has :func:`steps_per_epoch`
-    batches.
+    Row groups are shuffled over the whole data set, then read in windows of ``window_bytes`` and at most one more
+    group, which are shuffled in memory: the shuffle of a data set that fits into one window is uniform. An epoch has
+    :func:`steps_per_epoch` batches.
     """
-    window_rows = -(-window_bytes // (4 * shards.settings.frames * shards.settings.bands))
+    window_rows = -(-window_bytes // (4 * shards.spec.frames * shards.spec.bands))
     epoch = first_epoch
     while True:
         rng = np.random.default_rng([seed, epoch])
@@ -117,12 +141,16 @@ def shuffled_batches(
 
 
 def steps_per_epoch(rows: int, batch_size: int) -> int:
-    """Batches that hold all rows, the last one perhaps not full."""
+    """Number of batches that hold all rows.
+
+    >>> steps_per_epoch(rows=100, batch_size=16)
+    7
+    """
     return -(-rows // batch_size)
 
 
 def draw(shards: Shards, count: int, *, seed: int) -> np.ndarray:
-    """At most ``count`` slices at random, from as few row groups as hold them; log-mel (n, frames, bands)."""
+    """At most ``count`` random slices, from as few row groups as hold them; log-mel (n, frames, bands)."""
     rng = np.random.default_rng(seed)
     window = next(_windows(shards, rng.permutation(len(shards.groups)).tolist(), count))
     return np.stack([window[i][0] for i in np.sort(rng.permutation(len(window))[:count])])
@@ -137,11 +165,12 @@ class Passage(NamedTuple):
 
 
 def passages(shards: Shards, count: int, frames: int) -> list[Passage]:
-    """The first stretches of ``frames`` frames of a recording, joined from neighbouring slices.
+    """The first passages of ``frames`` frames, joined from neighbouring slices of a recording.
 
-    At most ``count``, all of one length: shorter, but at least a slice, where no recording is that long.
+    There are at most ``count`` passages, all of one length. Where no recording is long enough they are shorter, but at
+    least one slice long.
     """
-    length = shards.settings.frames
+    length = shards.spec.frames
     runs: list[Passage] = []
     last: tuple[str, int] | None = None
     wanted = -(-frames // length)
@@ -160,24 +189,24 @@ def passages(shards: Shards, count: int, frames: int) -> list[Passage]:
     return [run._replace(log_mel=run.log_mel[:frames]) for run in runs if len(run.log_mel) == longest][:count]
 
 
-Item: TypeAlias = tuple[np.ndarray, int]  # a slice (frames, bands) and the place of its singer
+Item: TypeAlias = tuple[np.ndarray, int]  # a slice (frames, bands) and its singer id
 
 
 def _slices(shards: Shards, group: int, singers: Sequence[str]) -> list[Item]:
     mels = list(shards.read_group(group))
     if not singers:
         return [(mel, 0) for mel in mels]
-    places = {name: place for place, name in enumerate(singers)}
+    ids = {name: singer_id for singer_id, name in enumerate(singers)}
     names = shards.read_singers(group)
-    unknown = set(names) - set(places)
+    unknown = set(names) - set(ids)
     if unknown:
         path = shards.paths[shards.groups[group].shard]
         raise UnknownSinger(f"{path}: singer {min(unknown)!r} is none of {', '.join(singers)}")
-    return [(mel, places[name]) for mel, name in zip(mels, names, strict=True)]
+    return [(mel, ids[name]) for mel, name in zip(mels, names, strict=True)]
 
 
 def _windows(shards: Shards, order: list[int], rows: int, singers: Sequence[str] = ()) -> Iterator[list[Item]]:
-    """At least ``rows`` slices at a time, whole row groups; views of what was read, so that nothing is held twice."""
+    """Lists of at least ``rows`` slices, from whole row groups; views of them, so that nothing is held twice."""
     window: list[Item] = []
     for group in order:
         window.extend(_slices(shards, group, singers))
@@ -193,11 +222,11 @@ def _mixed(windows: Iterator[list[Item]], rng: np.random.Generator) -> Iterator[
     for window in windows:
         for i in rng.permutation(len(window)).tolist():
             yield window[i]
-        window.clear()  # before the next one is read, not after
+        window.clear()  # frees its memory before the next window is read
 
 
 def _batched(slices: Iterator[Item], normalisation: Normalisation, size: int) -> Iterator[Batch]:
-    """``size`` slices at a time, the last time fewer; each is copied at once, or it would keep its whole row group."""
+    """Batches of ``size`` slices. Each slice is copied at once, since a view would keep its whole row group alive."""
     for first in slices:
         x = np.zeros((size, *first[0].shape), np.float32)
         weights, singers = np.zeros(size, np.float32), np.zeros(size, np.int32)

@@ -1,28 +1,28 @@
 """Slices of log-mel spectrograms in a folder of Parquet files (shards), written and read as streams.
 
-Each row is one slice: ``recording``, the relative path of the recording that it comes from; ``singer``, who sings it,
-empty where nobody is named; ``start_frame``, its place in the recording; and ``mel``, float32 (frames, bands) in
-row-major order. All shards of a folder hold the same :class:`Settings`.
+Each row is one slice: ``recording``, the relative path of its recording; ``singer``, empty where nobody is named;
+``start_frame``, the slice's first frame in the recording; and ``mel``, float32 (frames, bands) in row-major order. All
+shards of a folder hold the same :class:`ShardSpec`.
 
-``index.json`` beside them has the SHA-256 and the number of slices of each. Parquet's own checksums do not cover its
-footer, where a single flipped bit can make pyarrow end the process: no shard is opened that is not as it was written.
+``index.json`` beside them has the SHA-256 and the number of slices of each shard, and a shard is only opened if its
+bytes have that SHA-256. Parquet's own checksums do not cover its footer, where one flipped bit can crash pyarrow.
 """
 
 import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
-from melnet.data.atomic import written
-from stages.parameters import Mel, Section
+from melnet.audio.mel import MelSpec
+from melnet.data.atomic import atomic_write, write_json
 
 METADATA_KEY = b"melnet"
 INDEX = "index.json"
@@ -35,30 +35,36 @@ class ShardError(ValueError):
     """A shard that cannot be used, or a slice that cannot be stored; the message names the file or the recording."""
 
 
-class Settings(Section):
-    """How the slices of a folder were made; kept in the metadata of each shard."""
+@dataclass(frozen=True)
+class ShardSpec:
+    """How the slices of a folder were made; kept in the metadata of each shard.
 
-    version: Literal[2] = 2
-    frames: int = Field(ge=1)
-    sample_rate: int = Field(ge=1)
-    mel: Mel
+    >>> ShardSpec(frames=50, mel=MelSpec()).bands
+    32
+    """
+
+    frames: int
+    """frames of a slice"""
+    mel: MelSpec
+    version: Literal[3] = 3
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "strict": True}
 
     @property
     def bands(self) -> int:
         return self.mel.n_mels
 
 
-class Sum(Section):
-    """What a shard is checked by before it is opened."""
+@dataclass(frozen=True)
+class ShardSum:
+    """The number of slices of a shard, and the SHA-256 of its file in hexadecimal digits."""
 
-    rows: int = Field(ge=0)
+    rows: int
     sha256: str
 
 
-class Index(Section):
-    """The shards of a folder, by name."""
-
-    shards: dict[str, Sum] = Field(min_length=1)
+_SPEC = TypeAdapter(ShardSpec)
+_INDEX = TypeAdapter(dict[Literal["shards"], Annotated[dict[str, ShardSum], Field(min_length=1)]])
 
 
 class Group(NamedTuple):
@@ -69,10 +75,10 @@ class Group(NamedTuple):
     rows: int
 
 
-def _schema(settings: Settings) -> pa.Schema:
-    values = pa.list_(pa.field("element", pa.float32(), nullable=False), settings.frames * settings.bands)
+def _schema(spec: ShardSpec) -> pa.Schema:
+    values = pa.list_(pa.field("element", pa.float32(), nullable=False), spec.frames * spec.bands)
     fields = [("recording", pa.string()), ("singer", pa.string()), ("start_frame", pa.int32()), ("mel", values)]
-    metadata = {METADATA_KEY: settings.model_dump_json()}
+    metadata = {METADATA_KEY: _SPEC.dump_json(spec)}
     return pa.schema([pa.field(name, kind, nullable=False) for name, kind in fields], metadata)
 
 
@@ -82,22 +88,29 @@ class ShardWriter:
     Each shard holds ``shard_rows`` slices, the last one the rest, and appears complete or not at all. At most one row
     group is buffered. Equal slices in equal order give equal bytes. Without any slice there is one empty shard. The
     index comes last: without it the shards are incomplete.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     with ShardWriter(Path(folder), ShardSpec(50, MelSpec()), shard_rows=4096) as writer:
+    ...         writer.write("song.wav", np.array([0, 50]), np.zeros((2, 50, 32), np.float32))
+    ...     len(Shards(Path(folder)))
+    2
     """
 
-    def __init__(self, folder: Path, settings: Settings, shard_rows: int) -> None:
-        self.folder, self.settings, self.shard_rows = folder, settings, shard_rows
+    def __init__(self, folder: Path, spec: ShardSpec, shard_rows: int) -> None:
+        self.folder, self.spec, self.shard_rows = folder, spec, shard_rows
         self.rows = 0  # slices taken so far, in all shards
-        row_bytes = 4 * settings.frames * settings.bands
+        row_bytes = 4 * spec.frames * spec.bands
         self._group_rows = min(GROUP_ROWS, max(1, GROUP_BYTES // row_bytes))
-        self._schema = _schema(settings)
-        self._mels = np.empty((self._group_rows, settings.frames * settings.bands), np.float32)
+        self._schema = _schema(spec)
+        self._mels = np.empty((self._group_rows, spec.frames * spec.bands), np.float32)
         self._recordings: list[str] = []
         self._singers: list[str] = []
         self._starts: list[int] = []
         self._shard = ExitStack()
         self._parquet: pq.ParquetWriter | None = None
         self._shards = self._shard_filled = 0
-        self._sums: dict[str, Sum] = {}
+        self._sums: dict[str, ShardSum] = {}
 
     def write(self, recording: str, start_frames: np.ndarray, mels: np.ndarray, singer: str = "") -> None:
         """Append slices (n, frames, bands) that begin at the frames ``start_frames`` (n,) of one recording.
@@ -107,8 +120,8 @@ class ShardWriter:
         ShardError
             A slice has another shape, or holds NaN or infinity.
         """
-        if mels.shape != (len(start_frames), self.settings.frames, self.settings.bands):
-            expected = f"({len(start_frames)}, {self.settings.frames}, {self.settings.bands})"
+        if mels.shape != (len(start_frames), self.spec.frames, self.spec.bands):
+            expected = f"({len(start_frames)}, {self.spec.frames}, {self.spec.bands})"
             raise ShardError(f"{recording}: slices of shape {mels.shape}, expected {expected}")
         bad = ~np.isfinite(mels).all(axis=(1, 2))
         if bad.any():
@@ -140,7 +153,7 @@ class ShardWriter:
         self._starts.clear()
 
     def _open_shard(self) -> pq.ParquetWriter:
-        path = self._shard.enter_context(written(self.folder / f"part-{self._shards:05d}.parquet"))
+        path = self._shard.enter_context(atomic_write(self.folder / f"part-{self._shards:05d}.parquet"))
         self._parquet = self._shard.enter_context(
             pq.ParquetWriter(
                 path,
@@ -158,7 +171,7 @@ class ShardWriter:
         self._shard.close()
         self._parquet = None
         path = self.folder / f"part-{self._shards:05d}.parquet"
-        self._sums[path.name] = Sum(rows=self._shard_filled, sha256=_sha256(path))
+        self._sums[path.name] = ShardSum(rows=self._shard_filled, sha256=_sha256(path))
         self._shards += 1
         self._shard_filled = 0
 
@@ -176,21 +189,19 @@ class ShardWriter:
                 self._flush()
             if self._parquet:
                 self._close_shard()
-        with written(self.folder / INDEX) as temporary:
-            content = Index(shards=self._sums).model_dump()
-            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_json(self.folder / INDEX, {"shards": {name: asdict(found) for name, found in self._sums.items()}})
 
 
 class Shards:
     """The slices of a folder, read by row group in any order.
 
-    Every shard is compared with the index first, read in pieces; afterwards nothing but the footers is read before it
-    is asked for. No file stays open, so an instance may be used from several threads.
+    The SHA-256 of every shard is checked first. Slices are only read when they are asked for. No file stays open, so
+    an instance may be used from several threads.
 
     Raises
     ------
     ShardError
-        The folder holds no shard, one is missing, damaged or none, or two were made with different settings.
+        The folder holds no shard, one is missing, damaged or not a shard, or two were made with different settings.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -203,14 +214,14 @@ class Shards:
             if _sha256(path) != sums[path.name].sha256:
                 raise ShardError(f"{path}: damaged: its bytes are not those whose SHA-256 is in {INDEX}")
             with _opened(path) as file:
-                settings = _settings(path, file)
-                counts = _counts(path, file, settings)
+                spec = _spec(path, file)
+                counts = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
             if sum(counts) != sums[path.name].rows:
                 raise ShardError(f"{path}: holds {sum(counts)} slices, but {INDEX} says {sums[path.name].rows}")
             if shard == 0:
-                self.settings = settings
-            elif settings != self.settings:
-                raise ShardError(f"{path}: made with {settings!r}, but {self.paths[0].name} with {self.settings!r}")
+                self.spec = spec
+            elif spec != self.spec:
+                raise ShardError(f"{path}: made with {spec!r}, but {self.paths[0].name} with {self.spec!r}")
             self.groups += [Group(shard, row_group, rows) for row_group, rows in enumerate(counts)]
 
     def __len__(self) -> int:
@@ -226,7 +237,7 @@ class Shards:
             The checksum of what is read does not fit, or it cannot be decoded.
         """
         mels = self._column(index, "mel").flatten().to_numpy()
-        return mels.reshape(-1, self.settings.frames, self.settings.bands)
+        return mels.reshape(-1, self.spec.frames, self.spec.bands)
 
     def read_singers(self, index: int) -> list[str]:
         """Who sings each slice of row group ``index``; empty where nobody is named."""
@@ -234,7 +245,7 @@ class Shards:
 
     def read_all(self) -> np.ndarray:
         """All slices, in the order in which they were written; float32 (n, frames, bands)."""
-        mels = np.empty((len(self), self.settings.frames, self.settings.bands), np.float32)
+        mels = np.empty((len(self), self.spec.frames, self.spec.bands), np.float32)
         done = 0
         for index, group in enumerate(self.groups):
             mels[done : done + group.rows] = self.read_group(index)
@@ -257,15 +268,15 @@ class Shards:
         return column
 
 
-def _sums(folder: Path, paths: list[Path]) -> dict[str, Sum]:
-    """The index, which must name exactly these shards."""
+def _sums(folder: Path, paths: list[Path]) -> dict[str, ShardSum]:
+    """The index of a folder, which must name exactly these shards."""
     path = folder / INDEX
     try:
-        sums = Index.model_validate_json(path.read_bytes()).shards
+        sums = _INDEX.validate_json(path.read_bytes())["shards"]
     except OSError as error:
         raise ShardError(f"{path}: cannot be read: {error.strerror}; the shards are incomplete, slice again") from error
-    except ValidationError as error:
-        raise ShardError(f"{path}: damaged or no index of shards: {error.errors()[0]['msg']}") from error
+    except (ValidationError, KeyError) as error:
+        raise ShardError(f"{path}: damaged or no index of shards: {str(error).splitlines()[0]}") from error
     for name in sorted(sums.keys() ^ {path.name for path in paths}):
         raise ShardError(f"{folder / name}: missing" if name in sums else f"{folder / name}: not in {INDEX}")
     return sums
@@ -281,7 +292,7 @@ def _sha256(path: Path) -> str:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[pq.ParquetFile]:
-    """A Parquet file; what prevents reading it becomes :class:`ShardError`."""
+    """An open Parquet file; an error of reading becomes a :class:`ShardError`."""
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             yield file
@@ -289,31 +300,16 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
         raise ShardError(f"{path}: damaged or not a Parquet file: {str(error).splitlines()[0]}") from error
 
 
-def _counts(path: Path, file: pq.ParquetFile, settings: Settings) -> list[int]:
-    """Slices of each row group. Parquet's checksums cover the pages only: the counts of the footer check each other."""
-    footer = file.metadata
-    groups = [footer.row_group(i) for i in range(file.num_row_groups)]
-    expected = [1, 1, 1, settings.frames * settings.bands]  # values per slice of each column
-    sound = sum(group.num_rows for group in groups) == footer.num_rows and all(
-        group.column(column).num_values == group.num_rows * values
-        for group in groups
-        for column, values in enumerate(expected)
-    )
-    if not sound:
-        raise ShardError(f"{path}: damaged: the counts of slices in its footer contradict each other")
-    return [group.num_rows for group in groups]
-
-
-def _settings(path: Path, file: pq.ParquetFile) -> Settings:
+def _spec(path: Path, file: pq.ParquetFile) -> ShardSpec:
     content = (file.metadata.metadata or {}).get(METADATA_KEY)
     if content is None:
-        raise ShardError(f"{path}: a Parquet file, but no shard of ours (no metadata {METADATA_KEY.decode()!r})")
+        raise ShardError(f"{path}: a Parquet file, but not a shard (no metadata {METADATA_KEY.decode()!r})")
     try:
-        settings = Settings.model_validate_json(content)
+        spec = _SPEC.validate_json(content)
     except ValidationError as error:
         problem = error.errors()[0]
         key = ".".join(str(part) for part in problem["loc"])
-        raise ShardError(f"{path}: settings not understood: {key}: {problem['msg']}") from error
-    if not file.schema_arrow.equals(_schema(settings)):
+        raise ShardError(f"{path}: settings not understood: {key}: {problem['msg']}; slice again") from error
+    if not file.schema_arrow.equals(_schema(spec)):
         raise ShardError(f"{path}: its columns are not those of a shard: {', '.join(file.schema_arrow.names)}")
-    return settings
+    return spec

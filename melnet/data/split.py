@@ -1,16 +1,14 @@
-"""Which part of which recording is for training, validation and test.
+"""The split of recordings into train, validation and test.
 
-A recording is cut into blocks of whole slices, and each block has a place in [0, 1) that depends on nothing but the
-recording's relative path and the block's number. The splits are intervals of that range, so they stay as they are when
-recordings are added or removed.
+A recording is cut into blocks of whole slices. Each block has a position in [0, 1) that depends only on the recording's
+relative path and the block's number, and each split owns an interval of that range. So the split of a recording stays
+as it is when others are added or removed.
 """
 
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
-
-from stages.parameters import Slice
 
 SPLITS = ("train", "valid", "test")
 GOLDEN_RATIO = (5**0.5 - 1) / 2
@@ -19,7 +17,7 @@ ENOUGH_BLOCKS = 10
 
 
 class Block(NamedTuple):
-    """The slices [first, last) of a recording, which go to one split together."""
+    """The slices [first, last) of a recording, which all go to one split."""
 
     recording: str
     number: int
@@ -27,15 +25,23 @@ class Block(NamedTuple):
     last: int
 
 
-def slices_per_block(settings: Slice, sample_rate: int, hop_length: int) -> int:
-    """Whole slices in the block nearest to ``block_seconds``; at least one."""
-    return max(1, round(settings.block_seconds * sample_rate / hop_length / settings.frames))
+def slices_per_block(block_seconds: float, slice_seconds: float) -> int:
+    """Number of whole slices in the block nearest to ``block_seconds``; at least one.
+
+    >>> slices_per_block(block_seconds=20.0, slice_seconds=50 * 512 / 24000)
+    19
+    """
+    return max(1, round(block_seconds / slice_seconds))
 
 
 def fitting_block(slices: Iterable[int], per_block: int) -> int:
-    """Slices per block for recordings of so many slices: ``per_block``, less if that leaves a split without a block.
+    """Slices per block for recordings of so many slices: ``per_block``, or fewer in a small corpus.
 
-    Where recordings make fewer than three blocks, blocks are halved until there are ten, or one for each slice.
+    Where the recordings make fewer than three blocks, blocks are halved until there are ten, or until each holds one
+    slice.
+
+    >>> fitting_block([100, 80], per_block=19), fitting_block([30], per_block=19)
+    (19, 2)
     """
     counts = list(slices)
 
@@ -49,53 +55,67 @@ def fitting_block(slices: Iterable[int], per_block: int) -> int:
 
 
 def cut(recording: str, slices: int, per_block: int) -> list[Block]:
-    """Blocks of a recording of so many slices, in order; the last one holds the rest."""
+    """Blocks of a recording of so many slices, in order; the last one holds the rest.
+
+    >>> [(block.first, block.last) for block in cut("song.wav", slices=5, per_block=2)]
+    [(0, 2), (2, 4), (4, 5)]
+    """
     starts = range(0, slices, per_block)
     return [Block(recording, n, first, min(first + per_block, slices)) for n, first in enumerate(starts)]
 
 
-def place(block: Block) -> float:
-    """Place of a block in [0, 1).
+def position(block: Block) -> float:
+    """Position of a block in [0, 1).
 
-    A hash of the path, the same on every machine, gives the first block's place; the others follow by the golden ratio,
-    which spreads the blocks of one recording evenly: a long recording gives each split very nearly its share.
+    A hash of the path, the same on every machine, gives the first block's position. The others follow by steps of the
+    golden ratio, which spreads the blocks of one recording evenly: a long recording gives each split nearly its share.
+
+    >>> round(position(Block("song.wav", number=0, first=0, last=19)), 3)
+    0.201
     """
     digest = hashlib.blake2b(block.recording.encode(), digest_size=8).digest()
     return (int.from_bytes(digest, "big") / 2**64 + block.number * GOLDEN_RATIO) % 1.0
 
 
 def intervals(valid: float, test: float) -> dict[str, tuple[float, float]]:
-    """Interval of places that belongs to each split, for shares ``valid`` and ``test`` of all blocks."""
+    """Interval of positions that each split owns, for shares ``valid`` and ``test`` of all blocks.
+
+    >>> intervals(valid=0.25, test=0.25)
+    {'train': (0.5, 1.0), 'valid': (0.25, 0.5), 'test': (0.0, 0.25)}
+    """
     return {"train": (valid + test, 1.0), "valid": (test, test + valid), "test": (0.0, test)}
 
 
 def assign(blocks: Sequence[Block], valid: float, test: float) -> tuple[list[str], dict[str, Block]]:
     """Split of each block; no split is empty.
 
-    Where chance leaves a split of a small corpus empty, it is given the block whose place is nearest to its interval,
-    among those of splits that keep another.
+    Where chance leaves a split of a small corpus empty, it gets the block whose position is nearest to its interval,
+    out of the splits that have more than one block.
 
     Returns
     -------
     splits, moved
-        One of :data:`SPLITS` for each block, and the block that each split got that would have been empty.
+        One of :data:`SPLITS` for each block; and, for each split that would have been empty, the block that it got.
 
     Raises
     ------
     ValueError
         There are fewer blocks than splits.
+
+    >>> assign(cut("song.wav", slices=5, per_block=1), valid=0.2, test=0.2)[0]
+    ['valid', 'train', 'train', 'test', 'train']
     """
     if len(blocks) < len(SPLITS):
         raise ValueError(f"{len(blocks)} blocks for {len(SPLITS)} splits")
-    places = [place(block) for block in blocks]
+    positions = [position(block) for block in blocks]
     limits = intervals(valid, test)
-    splits = ["test" if at < test else "valid" if at < test + valid else "train" for at in places]
+    splits = ["test" if at < test else "valid" if at < test + valid else "train" for at in positions]
     moved = {}
     for missing in (split for split in SPLITS if split not in splits):
         low, high = limits[missing]
         sizes = Counter(splits)
         spare = [i for i, split in enumerate(splits) if sizes[split] > 1]
-        nearest = min(spare, key=lambda i: (max(low - places[i], places[i] - high), blocks[i]))
+        nearest = min(spare, key=lambda i: (max(low - positions[i], positions[i] - high), blocks[i]))
         splits[nearest] = missing
         moved[missing] = blocks[nearest]
     return splits, moved

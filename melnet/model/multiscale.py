@@ -10,18 +10,16 @@ without loading Keras.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 
-@dataclass(frozen=True)
-class TierIndex:
+class TierIndex(NamedTuple):
     """A tier's number, counted from 1, and the number of tiers in its model."""
 
     number: int
-    count: int
+    total: int
 
 
 class Shape(NamedTuple):
@@ -140,6 +138,6 @@ def inputs_and_target(x: np.ndarray, singers: np.ndarray, index: TierIndex) -> t
     >>> sorted(inputs), target.shape
     (['context', 'singer', 'x'], (2, 4, 3))
     """
-    target, context = target_and_context(x, index.number, index.count)
+    target, context = target_and_context(x, *index)
     inputs = {"x": target, "singer": singers}
     return (inputs if context is None else {**inputs, "context": context}), target

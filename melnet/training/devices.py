@@ -4,7 +4,7 @@ With ``melnet/backend.py`` the only module that knows which backend Keras runs o
 it is imported where it is needed, and no stage of the graph depends on it.
 """
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from types import MethodType
 from typing import Any
 
@@ -30,15 +30,24 @@ def _tensorflow_devices() -> list[str]:
 
 
 def on_all_devices() -> AbstractContextManager[Any]:
-    """Within it, what is built has its variables on every device, and batches are divided between all devices.
+    """Context in which models are built for all devices, if there are several; batches are then divided among them.
 
     TensorFlow's ``MirroredStrategy`` or JAX's data parallel distribution; each process feeds its own part of a batch.
     """
+    if device_count() == 1:
+        return nullcontext()
     if keras.backend.backend() == "jax":
         return keras.distribution.DataParallel(auto_shard_dataset=False).scope()
     import tensorflow
 
     return tensorflow.distribute.MirroredStrategy(_tensorflow_devices()).scope()
+
+
+def is_distributed(model: keras.Model) -> bool:
+    """Whether a model was built for several devices, in :func:`on_all_devices`."""
+    if keras.backend.backend() == "jax":
+        return keras.distribution.distribution() is not None
+    return model.distribute_strategy.num_replicas_in_sync > 1
 
 
 def share_training(model: keras.Model) -> None:
@@ -107,30 +116,3 @@ def _share_tensorflow(model: keras.Model) -> None:
 
     model.train_step = train_step
     model.test_step = MethodType(keras.Model.test_step, model)
-
-
-def join(address: str, processes: int, index: int, *, seconds: int) -> None:
-    """Make this one of several processes that train together, under JAX; before anything else is computed.
-
-    The first of them listens at ``address`` (host:port), and there only. One that is not heard of for ``seconds`` ends
-    all, which JAX does by aborting them.
-
-    Raises
-    ------
-    ValueError
-        If the processes have different numbers of devices.
-    """
-    import jax
-
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")  # so that it works without accelerators too
-    jax.distributed.initialize(
-        address,
-        processes,
-        index,
-        heartbeat_timeout_seconds=seconds,
-        shutdown_timeout_seconds=3600,  # at the end the others wait while the first one saves
-        coordinator_bind_address=address,
-    )
-    here, everywhere = jax.local_device_count(), jax.device_count()
-    if here * processes != everywhere:
-        raise ValueError(f"{here} devices here, {everywhere} in all {processes} processes: each must have as many")

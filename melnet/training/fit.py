@@ -1,17 +1,9 @@
-"""Training one tier: compile, fit, keep the best epoch, continue after a kill.
-
-The state of a training lies in one file that is replaced at the end of every epoch. It carries a fingerprint of
-everything the training depends on: only a run with the same fingerprint continues from it, and since the order of the
-batches depends on nothing but seed and epoch, it ends with the weights it would have had undisturbed.
-"""
+"""Training one tier: optimiser, learning rate, loop."""
 
 import itertools
-import json
-import sys
 import threading
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -19,123 +11,99 @@ import numpy as np
 from keras import ops
 
 from melnet import backend
-from melnet.data.atomic import written
-from melnet.data.dataset import WHOLE, Batch, Normalisation, Share, batches, shuffled_batches, steps_per_epoch
+from melnet.data.dataset import Batch, Normalisation, ProcessShard, batches, shuffled_batches, steps_per_epoch
 from melnet.data.shards import Shards
 from melnet.model.mixture import MixtureLoss, negative_log_likelihood
 from melnet.model.multiscale import TierIndex, inputs_and_target
 from melnet.model.recurrent import Tensor
 from melnet.model.tier import Tier
-from stages.parameters import Train
+from melnet.training.checkpoint import Checkpoint
 
-Epoch = dict[str, float]
-ONLY_TIER = TierIndex(1, 1)
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a tier is trained.
+
+    >>> config = TrainConfig(epochs=20, batch_size=16, lr_halving_epochs=10)
+    >>> config.learning_rate
+    0.0007
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float = 7e-4
+    """of RMSprop, in the first epoch"""
+    momentum: float = 0.9
+    lr_halving_epochs: int = 10
+    """epochs after which the learning rate is halved, again and again"""
+    clip_norm: float = 1.0
+    """largest global norm of the gradient"""
+    ema_decay: float = 0.95
+    """decay per step of the moving average of the weights, which is what validation uses and what is kept"""
+    recompute: bool = False
+    """compute the gates again in the backward pass, see :class:`melnet.model.tier.Tier`"""
+    seed: int = 1
+    """of the initial weights and of the order of the slices"""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The slices that a tier is trained on, and the tier's part in them."""
+
+    train: Shards
+    valid: Shards
+    normalisation: Normalisation
+    index: TierIndex = TierIndex(1, 1)  # noqa: RUF009  # immutable
+    """index of the tier; the shards hold whole slices, of which the tier takes its part"""
+    singers: Sequence[str] = ()
+    """names whose positions are the singer ids"""
+    process_shard: ProcessShard = ProcessShard()  # noqa: RUF009  # immutable
+    """this process' rows of every batch, where several processes train together"""
+
+    def train_batches(self, config: TrainConfig, epoch: int) -> Iterator[tuple[Any, Any, Any]]:
+        """Inputs, target and weights of the training batches, endlessly, from an epoch (counted from 0) on."""
+        return self._targets(
+            shuffled_batches(
+                self.train, self.normalisation, config.batch_size, self.singers, seed=config.seed, first_epoch=epoch
+            )
+        )
+
+    def valid_batches(self, config: TrainConfig) -> Iterator[tuple[Any, Any, Any]]:
+        """Inputs, target and weights of the validation batches, once."""
+        return self._targets(batches(self.valid, self.normalisation, config.batch_size, self.singers))
+
+    def _targets(self, stream: Iterator[Batch]) -> Iterator[tuple[Any, Any, Any]]:
+        for batch in map(self.process_shard.rows, stream):
+            yield *inputs_and_target(batch.x, batch.singers, self.index), batch.weights
 
 
 class TrainingDiverged(RuntimeError):
-    """The loss is no longer a number."""
+    """The loss became infinite or NaN."""
 
 
-class Progress(keras.callbacks.Callback):
-    """Saves the whole state of a training at the end of every epoch, and restores it.
+class ReplayableStream(keras.utils.PyDataset):
+    """A stream of batches that starts over whenever Keras asks for the first one.
 
-    ``history`` has one entry per finished epoch: ``epoch`` (from 1), ``loss`` and ``val_loss`` (nats per element, the
-    latter with the averaged weights) and ``learning_rate``. ``best`` are the averaged weights of the best epoch.
-    Of several processes that train together, all restore what one of them ``saves``.
-    """
+    Keras makes a new iterator for every validation, and looks at a batch in advance on several devices. From a
+    generator it would lose the batches that the previous iterator had read ahead.
 
-    def __init__(self, path: Path, fingerprint: str, saves: bool = True) -> None:
-        super().__init__()
-        self.path, self.fingerprint, self.saves = path, fingerprint, saves
-        self.history: list[Epoch] = []
-        self.best: list[np.ndarray] = []
-        self._validated: list[np.ndarray] = []
-        self._found = self._read()
+    Parameters
+    ----------
+    start
+        Starts the stream.
+    count
+        Number of batches.
 
-    @property
-    def best_epoch(self) -> Epoch:
-        return min(self.history, key=lambda epoch: epoch["val_loss"])
-
-    def _read(self) -> dict[str, list[np.ndarray]]:
-        """The arrays that an earlier run with this fingerprint left, and its history; nothing if there is none."""
-        try:
-            with np.load(self.path, allow_pickle=False) as state:
-                about = json.loads(str(state["about"]))
-                if about["fingerprint"] != self.fingerprint:
-                    return {}
-                groups = {name: [state[f"{name}-{i}"] for i in range(n)] for name, n in about["arrays"].items()}
-        except FileNotFoundError:
-            return {}
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            # The file is replaced whole, so this is damage from outside; training again loses only time.
-            print(f"{self.path}: cannot be read ({error}); training starts afresh", file=sys.stderr)
-            return {}
-        self.history, self.best = about["history"], groups["best"]
-        return groups
-
-    def restore(self, model: keras.Model) -> None:
-        """Set the weights and the optimizer of a compiled model to what was found."""
-        if self._found:
-            model.set_weights(self._found["current"])
-            for variable, value in zip(model.optimizer.variables, self._found["optimizer"], strict=True):
-                variable.assign(value)
-            self._found = {}
-
-    def forget(self) -> None:
-        """Remove the file, once the result of the training is safe elsewhere."""
-        self.path.unlink(missing_ok=True)
-
-    def on_test_end(self, logs: dict[str, float] | None = None) -> None:
-        self._validated = self.model.get_weights()
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        logs = logs or {}
-        columns = {"loss": "nll", "val_loss": "val_nll", "learning_rate": "learning_rate"}
-        self.history.append({"epoch": epoch + 1, **{name: float(logs[key]) for name, key in columns.items()}})
-        if self.best_epoch is self.history[-1]:
-            self.best = self._validated
-        if self.saves:
-            self._save()
-
-    def _save(self) -> None:
-        groups = {
-            "current": self.model.get_weights(),
-            "optimizer": [ops.convert_to_numpy(variable) for variable in self.model.optimizer.variables],
-            "best": self.best,
-        }
-        about = {
-            "fingerprint": self.fingerprint,
-            "history": self.history,
-            "arrays": {name: len(arrays) for name, arrays in groups.items()},
-        }
-        arrays = {f"{name}-{i}": array for name, group in groups.items() for i, array in enumerate(group)}
-        with written(self.path) as temporary:
-            np.savez(temporary, about=json.dumps(about), **arrays)
-
-
-def finished_epochs(path: Path, fingerprint: str) -> int:
-    """How many epochs of the training with this fingerprint :class:`Progress` saved; 0 where nothing can be read."""
-    try:
-        with np.load(path, allow_pickle=False) as state:
-            about = json.loads(str(state["about"]))
-            return len(about["history"]) if about["fingerprint"] == fingerprint else 0
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
-        return 0  # where it matters, Progress says what is wrong
-
-
-class Replayed(keras.utils.PyDataset):
-    """A stream that begins anew whenever its first batch is asked for.
-
-    Keras makes new iterators, for validation in every epoch, on several devices to look at a batch beforehand. Of a
-    generator it would repeat the batches that it had looked at first and lose those that the last iterator had read
-    ahead, as many as happened to be.
+    >>> stream = ReplayableStream(lambda: iter("abc"), count=3)
+    >>> stream[0], stream[1], stream[0]
+    ('a', 'b', 'a')
     """
 
     def __init__(self, start: Callable[[], Iterator[Any]], count: int) -> None:
         super().__init__()
         self._start, self._count = start, count
         self._next, self._stream = 0, start()
-        self._lock = threading.Lock()  # an iterator that is given up may still be reading ahead
+        self._lock = threading.Lock()  # an abandoned iterator may still be reading ahead
 
     def __len__(self) -> int:
         return self._count
@@ -149,7 +117,7 @@ class Replayed(keras.utils.PyDataset):
 
 
 class StopAtNaN(keras.callbacks.Callback):
-    """Ends a training whose loss is no longer finite; what :class:`Progress` saved before stays."""
+    """Ends a training whose loss is no longer finite; the last checkpoint stays."""
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         loss = (logs or {}).get("loss", 0.0)
@@ -161,11 +129,11 @@ class StopAtNaN(keras.callbacks.Callback):
             )
 
 
-def compile_tier(tier: Tier, settings: Train) -> None:
-    """RMSprop with momentum on the mixture's negative log-likelihood, XLA-compiled.
+def compile_tier(tier: Tier, config: TrainConfig) -> None:
+    """Compile a tier with XLA: RMSprop with momentum on the mixture's negative log-likelihood.
 
-    A moving average of the weights is kept beside them. The last steps of so large a momentum lie about a minimum, and
-    their mean nearer to it: it is better than any of them, and samples from it run astray less.
+    A moving average of the weights is kept beside them. With so large a momentum the last steps circle a minimum, and
+    their mean lies nearer to it than any of them.
     """
 
     def nll(y_true: Tensor, y_pred: Tensor) -> Tensor:
@@ -173,90 +141,72 @@ def compile_tier(tier: Tier, settings: Train) -> None:
 
     tier.compile(
         optimizer=keras.optimizers.RMSprop(
-            settings.learning_rate,
-            momentum=settings.momentum,
-            global_clipnorm=settings.clip_norm,
+            config.learning_rate,
+            momentum=config.momentum,
+            global_clipnorm=config.clip_norm,
             use_ema=True,
-            ema_momentum=settings.average,
+            ema_momentum=config.ema_decay,
         ),
         loss=MixtureLoss(tier.min_sigma),
-        # The loss that Keras reports is a mean over batches; this one is over slices, so a last batch that is not full
-        # counts by what it holds.
+        # The loss that Keras reports is a mean over batches. This one is a mean over slices, so that a last batch that
+        # is not full counts by the slices in it.
         weighted_metrics=[keras.metrics.MeanMetricWrapper(nll, name="nll")],
         jit_compile=backend.WHOLE_STEP,
     )
     tier.optimizer.build(tier.trainable_variables)
-    tier.parts = backend.parts_of(settings.batch_size)
+    tier.parts = backend.parts_of(config.batch_size)
 
 
 def fit(
     tier: Tier,
-    train: Shards,
-    valid: Shards,
-    normalisation: Normalisation,
-    settings: Train,
-    progress: Progress,
+    data: TrainingData,
+    config: TrainConfig,
+    checkpoint: Checkpoint,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-    tier_index: TierIndex = ONLY_TIER,
-    singers: Sequence[str] = (),
-    devices: int = 1,
-    share: Share = WHOLE,
 ) -> None:
-    """Train for ``settings.epochs`` epochs, from where ``progress`` left off; the best epoch's weights stay.
+    """Train a tier for ``config.epochs`` epochs, from the checkpoint on; the tier ends with the best epoch's weights.
 
-    The shards hold whole slices, of which the tier takes its part; ``singers`` are those it knows, in their order.
-    Between several ``devices``, on all of which the tier was built, every batch is divided; this process feeds its
-    ``share``. All this changes results by no more than rounding does.
+    A tier that was built inside :func:`melnet.training.devices.on_all_devices` divides every batch among the devices,
+    which changes results by rounding only.
 
     Raises
     ------
     TrainingDiverged
-        If the loss becomes infinite or not a number.
+        The loss became infinite or NaN.
     """
-    compile_tier(tier, settings)
-    if devices > 1:
-        from melnet.training.devices import (
-            share_training,  # here, since results do not depend on it, and so no stage does
-        )
+    from melnet.training import devices  # here, since no result depends on it, and so no stage does
 
-        share_training(tier)
-    progress.restore(tier)
-    first = len(progress.history)
-    if first < settings.epochs:
-        size = settings.batch_size
-
-        def epoch() -> Iterator[Batch]:
-            """The batches of the epoch that `progress` has not finished yet."""
-            done = len(progress.history)
-            return shuffled_batches(train, normalisation, size, singers, seed=settings.seed, first_epoch=done)
-
+    compile_tier(tier, config)
+    if devices.is_distributed(tier):
+        devices.share_training(tier)
+    checkpoint.restore(tier)
+    if (first := len(checkpoint.history)) < config.epochs:
+        steps, valid_steps = (steps_per_epoch(len(split), config.batch_size) for split in (data.train, data.valid))
         tier.fit(
-            Replayed(lambda: _with_targets(epoch(), tier_index, share), steps_per_epoch(len(train), size)),
+            # The epoch that the checkpoint has not finished yet.
+            ReplayableStream(lambda: data.train_batches(config, len(checkpoint.history)), steps),
             shuffle=False,
-            validation_data=Replayed(
-                lambda: _with_targets(batches(valid, normalisation, size, singers), tier_index, share),
-                steps_per_epoch(len(valid), size),
-            ),
+            validation_data=ReplayableStream(lambda: data.valid_batches(config), valid_steps),
             initial_epoch=first,
-            epochs=settings.epochs,
-            verbose=0,  # `callbacks` say what there is to say
+            epochs=config.epochs,
+            verbose=0,
             callbacks=[
                 StopAtNaN(),
-                keras.callbacks.LearningRateScheduler(lambda epoch, _: learning_rate(settings, epoch)),
-                progress,
-                # After `progress`, which so finds the averaged weights in the model at the end of a validation.
+                keras.callbacks.LearningRateScheduler(lambda epoch, _: learning_rate(config, epoch)),
+                checkpoint,
+                # After `checkpoint`, which thus finds the averaged weights in the model at the end of a validation.
                 keras.callbacks.SwapEMAWeights(),
                 *callbacks,
             ],
         )
-    tier.set_weights(progress.best)
+    tier.set_weights(checkpoint.best)
 
 
-def learning_rate(settings: Train, epoch: int) -> float:
-    """The rate of an epoch counted from 0: halved after every ``halve_every`` epochs."""
-    return settings.learning_rate * 0.5 ** (epoch // settings.halve_every)
+def learning_rate(config: TrainConfig, epoch: int) -> float:
+    """Learning rate of an epoch counted from 0: halved after every ``lr_halving_epochs`` epochs.
 
-
-def _with_targets(stream: Iterator[Batch], index: TierIndex, share: Share) -> Iterator[tuple[Any, Any, Any]]:
-    for batch in map(share.rows, stream):
-        yield *inputs_and_target(batch.x, batch.singers, index), batch.weights
+    >>> config = TrainConfig(epochs=20, batch_size=16, learning_rate=7e-4, lr_halving_epochs=10)
+    >>> learning_rate(config, 9), learning_rate(config, 10)
+    (0.0007, 0.00035)
+    """
+    return config.learning_rate * 0.5 ** (epoch // config.lr_halving_epochs)

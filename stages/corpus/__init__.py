@@ -1,1 +1,1 @@
-"""The corpus: which files there are, the manifest, and their conversion to mono FLAC."""
+"""The corpus: its files, on disk or at a URL, their conversion, and the manifest of the results."""

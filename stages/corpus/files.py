@@ -1,4 +1,4 @@
-"""The files of a corpus, and the names of what is made of them."""
+"""The files of a corpus on disk, and the names of the FLAC files made of them."""
 
 import hashlib
 import os
@@ -8,25 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import pyarrow as pa
+from stages.corpus.manifest import MANIFEST
 
-MANIFEST = "manifest.parquet"  # beside the FLAC files of data/24k, with the columns of SCHEMA
-SCHEMA = pa.schema(
-    [
-        pa.field("path", pa.string(), nullable=False),  # below corpus.path
-        pa.field("singer", pa.string()),  # first folder of the path; null for a file that lies in none
-        pa.field("output", pa.string()),  # below data/24k; null if rejected, like all that follows the reason
-        pa.field("status", pa.string(), nullable=False),  # ok or rejected
-        pa.field("reason", pa.string()),  # null if ok
-        pa.field("source_rate", pa.int32()),  # Hz
-        pa.field("channels", pa.int32()),
-        pa.field("seconds_in", pa.float64()),
-        pa.field("seconds_out", pa.float64()),
-        pa.field("peak", pa.float64()),  # of the resampled signal before the gain, full scale is 1
-        pa.field("rms", pa.float64()),  # likewise
-        pa.field("gain", pa.float64()),  # factor that keeps the FLAC from clipping; 1 for nearly all
-    ]
-)
+# Suffixes, in lower case, of the audio that libsndfile reads and of other audio.
 READABLE = frozenset(
     {".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc"}
     | {".w64", ".rf64", ".au", ".snd", ".caf", ".sph", ".nist", ".voc"}
@@ -36,17 +20,17 @@ UNREADABLE = frozenset({".m4a", ".m4b", ".mp4", ".aac", ".wma", ".ape", ".wv", "
 
 @dataclass(frozen=True)
 class Found:
-    """A name in the corpus: its path below the root and, if it is not to be opened, why not."""
+    """A file of the corpus."""
 
-    path: Path
-    problem: str | None = None
+    path: Path  # below the root
+    problem: str | None = None  # reason to reject it without opening it
 
 
 def walk(root: Path) -> Iterator[Found]:
-    """All files below ``root``, in no order; nothing is opened, so that pipes and devices cannot block.
+    """Yield the files below ``root``, in any order; none is opened, since pipes and devices would block.
 
-    Hidden folders are passed over; a folder that cannot be read is given with its problem, except for ``root``, which
-    raises :class:`OSError`.
+    Hidden folders are skipped. A folder that cannot be read is yielded with its problem; if it is ``root``, its
+    :class:`OSError` is raised.
     """
     inside = root.resolve()
     pending = [Path()]
@@ -69,7 +53,7 @@ def walk(root: Path) -> Iterator[Found]:
 
 
 def _problem(path: Path, inside: Path) -> str | None:
-    """Why a name that is no folder is not opened."""
+    """The reason to reject a file without opening it; None for a readable file."""
     if hidden(path):
         return "hidden file"
     try:
@@ -85,17 +69,17 @@ def _problem(path: Path, inside: Path) -> str | None:
 
 
 def named_audio(path: Path) -> bool:
-    """Whether the name promises a recording."""
+    """Whether the suffix is one of audio."""
     return path.suffix.lower() in READABLE | UNREADABLE and not hidden(path)
 
 
 def hidden(path: Path) -> bool:
-    """A leading dot hides; several are the start of a title."""
+    """Whether a file or folder is hidden: by one leading dot, since several dots may begin a title."""
     return path.name.startswith(".") and not path.name.startswith("..")
 
 
-def text(path: Path) -> str:
-    """A path as valid Unicode. A name that is not UTF-8 is escaped, with a digest against being taken for another."""
+def as_unicode(path: Path) -> str:
+    """A path as valid Unicode. A name that is not UTF-8 is escaped, with a digest that keeps it unique."""
     raw = os.fsencode(path)
     try:
         return raw.decode()
@@ -104,8 +88,8 @@ def text(path: Path) -> str:
 
 
 def singer(path: Path) -> str | None:
-    """Who sings a recording: the first folder of its path below the corpus; None if it lies in none."""
-    return text(Path(path.parts[0])) if len(path.parts) > 1 else None
+    """The singer of a recording: the first folder of its path below the corpus; None outside any folder."""
+    return as_unicode(Path(path.parts[0])) if len(path.parts) > 1 else None
 
 
 def _digest(path: Path) -> str:
@@ -113,17 +97,17 @@ def _digest(path: Path) -> str:
 
 
 def output_names(paths: list[Path]) -> list[str]:
-    """A FLAC name for each path: valid Unicode, unique, and no folder of another's.
+    """A FLAC name for each path: valid Unicode, unique, and no parent folder of another name.
 
-    The suffix becomes .flac; where two would then be the same, or differ in case only, and where the suffix is not one
-    of audio, .flac is appended. What still collides, is too long for a file system or would hide the manifest gets a
-    name made of its digest.
+    A suffix that libsndfile reads becomes .flac. If two names would then be the same, or differ in case only, and after
+    any other suffix, .flac is appended. A name that still collides, is too long for a file system or would replace the
+    manifest becomes the digest of the path.
     """
     attempts = [0] * len(paths)
     while True:
         names = [_candidate(path, attempt) for path, attempt in zip(paths, attempts, strict=True)]
         taken = Counter(names) + Counter({str(parent) for name in names for parent in PurePosixPath(name).parents})
-        # Names that keep their suffix may differ in case only, as their sources do.
+        # Names with an appended .flac may differ in case only, since their sources do too.
         folded = Counter(name.casefold() for name, attempt in zip(names, attempts, strict=True) if attempt == 0)
         clashing = [
             i
@@ -141,7 +125,7 @@ def _candidate(path: Path, attempt: int) -> str:
     if attempt == 2:
         return f"{_digest(path)}.flac"
     replace = attempt == 0 and path.suffix.lower() in READABLE
-    return f"{text(path.with_suffix('') if replace else path)}.flac"
+    return f"{as_unicode(path.with_suffix('') if replace else path)}.flac"
 
 
 def _storable(name: str) -> bool:

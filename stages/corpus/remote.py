@@ -1,4 +1,4 @@
-"""A corpus at a URL, on any file system that fsspec knows: s3://bucket/folder, gs://, sftp://, http:// ..."""
+"""The files of a corpus at a URL of any file system that fsspec knows: s3://bucket/folder, gs://, sftp://, http://."""
 
 import tempfile
 from collections.abc import Iterator
@@ -12,27 +12,21 @@ from stages.corpus.files import Found, hidden
 
 
 def is_url(path: str) -> bool:
-    """Whether a corpus has to be fetched; anything else is a folder."""
+    """Whether a corpus is a URL; otherwise it is a folder."""
     return "://" in path
 
 
 def walk_url(url: str) -> Iterator[Found]:
-    """All files below a URL, in no order; hidden folders are passed over.
-
-    Raises
-    ------
-    StageError
-        If it cannot be listed.
-    """
+    """Yield the files below a URL, in any order, without hidden folders; :class:`StageError` if it cannot be listed."""
     try:
         system, root = fsspec.core.url_to_fs(url)
         names = system.find(root)
-    except Exception as error:  # what the file systems of fsspec raise has no class in common
+    except Exception as error:  # the errors of fsspec's file systems have no common class
         raise StageError(f"corpus.path: {url} cannot be listed: {error}") from error
     for name in names:
         below = name.removeprefix(root).lstrip("/")
         parts = below.split("/")
-        # Object stores have names that no folder can hold, and that would lead out of ours.
+        # Object stores may hold names that are no file names, or that would lead out of the output folder.
         if any(part in ("", ".", "..") or "\0" in part for part in parts):
             yield Found(Path(below.replace("\0", "")), "a name that no folder can hold")
             continue
@@ -42,19 +36,19 @@ def walk_url(url: str) -> Iterator[Found]:
 
 
 @contextmanager
-def fetched(url: str) -> Iterator[Path]:
-    """A copy of a file, on this machine (TMPDIR) until the block ends.
+def on_disk(source: Path | str) -> Iterator[Path]:
+    """The file itself or, if ``source`` is a URL, a copy in TMPDIR until the block ends.
 
-    Raises
-    ------
-    StageError
-        If it cannot be read: a network that fails is no reason to leave a recording out.
+    A URL that cannot be read raises :class:`StageError`: a failing network ends the stage and rejects no recording.
     """
+    if isinstance(source, Path):
+        yield source
+        return
     with tempfile.TemporaryDirectory(prefix="melnet-") as folder:
-        copy = Path(folder) / f"recording{PurePosixPath(url).suffix}"
+        copy = Path(folder) / f"recording{PurePosixPath(source).suffix}"
         try:
-            system, path = fsspec.core.url_to_fs(url)
+            system, path = fsspec.core.url_to_fs(source)
             system.get_file(path, str(copy))
         except Exception as error:  # as above
-            raise StageError(f"{url} cannot be read: {error}") from error
+            raise StageError(f"{source} cannot be read: {error}") from error
         yield copy

@@ -1,1 +1,1 @@
-"""The built-in singer: a synthetic voice, the melodies and syllables she sings."""
+"""The built-in singer: a synthesiser of one mezzo-soprano, a sound source and a filter (Fant 1960)."""

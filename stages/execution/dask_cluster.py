@@ -1,9 +1,8 @@
-"""Pieces of work on the workers of a Dask cluster, with the results that this machine would have.
+"""Pieces of work on the workers of a Dask cluster.
 
-Nothing here changes a result, so no stage of the graph depends on this module. Each worker process is compared with
-this one before its first piece of work: the same code, the same versions of what computes, and the same names in the
-folders read. A worker that lacks a folder would otherwise reject its files as missing, one with another resampler give
-other samples.
+Each worker process is compared with this one before its first piece of work: same code, same versions of the libraries
+that compute, same file names in the shared folders. Otherwise a worker without a folder would reject its files as
+missing, and a worker with another resampler would return other samples.
 """
 
 import functools
@@ -25,30 +24,31 @@ from distributed.comm import CommClosedError
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # carries no types
 
 from stages.command import StageError
+from stages.execution.parallel import Submit
 
-LIBRARIES = ("librosa", "numpy", "scipy", "soundfile", "soxr")  # what samples and spectrograms are computed with
+LIBRARIES = ("librosa", "numpy", "scipy", "soundfile", "soxr")  # they compute samples and spectrograms
 CONNECT_SECONDS = 30.0
-WORKER_SECONDS = 60.0  # without any worker, before a stage gives up
-LOOK_SECONDS = 5.0  # between two looks at who is there
+WORKER_SECONDS = 60.0  # a stage gives up after this time without any worker
+LOOK_SECONDS = 5.0  # between two looks at the cluster's workers
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """What the result of a piece of work depends on beside its item."""
+class Installation:
+    """What the result of a piece of work depends on besides its item."""
 
     versions: tuple[str, ...]
-    code: str  # digest of the modules
-    folders: tuple[tuple[str, str | None], ...]  # absolute path and digest of the names in it; None: there is none
+    code: str  # digest of the project's modules
+    folders: tuple[tuple[str, str | None], ...]  # absolute path, digest of the file names in it (None: no such folder)
 
 
-def surroundings(shared: Sequence[str]) -> Surroundings:
-    """Those of this process, with the folders ``shared``, absolute paths."""
-    digest = hashlib.sha256()
+def installation(shared: Sequence[str]) -> Installation:
+    """Describe this process, given the absolute paths of the folders it reads."""
     root = Path(__file__).parents[2]
+    digest = hashlib.sha256()
     for path in sorted([*root.glob("melnet/**/*.py"), *root.glob("stages/**/*.py")]):
         digest.update(f"{path.relative_to(root).as_posix()}\n".encode() + path.read_bytes())
     versions = [f"python {sys.version_info[0]}.{sys.version_info[1]}", f"libsndfile {soundfile.__libsndfile_version__}"]
-    return Surroundings(
+    return Installation(
         (*versions, *(f"{library} {version(library)}" for library in LIBRARIES)),
         digest.hexdigest(),
         tuple((folder, _names(folder)) for folder in shared),
@@ -57,105 +57,94 @@ def surroundings(shared: Sequence[str]) -> Surroundings:
 
 def _names(folder: str) -> str | None:
     try:
-        names = sorted(os.fsencode(name) for name in os.listdir(folder))  # noqa: PTH208  # names, for any bytes
+        names = sorted(os.listdir(os.fsencode(folder)))  # noqa: PTH208  # as bytes, since names may be no valid UTF-8
     except OSError:
         return None
     return hashlib.sha256(b"\0".join(names)).hexdigest()
 
 
-@functools.cache  # once per worker process, unless it fails
-def _check(expected: Surroundings) -> None:
-    found = surroundings([folder for folder, _ in expected.folders])
-    where = f"the Dask worker {os.uname().nodename}:{os.getpid()}"
+@functools.cache  # once per worker process; a failed check is repeated
+def _check(expected: Installation) -> None:
+    found = installation([folder for folder, _ in expected.folders])
+    worker = f"the Dask worker {os.uname().nodename}:{os.getpid()}"
     for here, there in zip(expected.versions, found.versions, strict=True):
         if here != there:
-            raise StageError(f"{where} has {there}, here is {here}: install requirements.lock on both")
+            raise StageError(f"{worker} has {there}, here is {here}: install requirements.lock on both")
     if found.code != expected.code:
-        raise StageError(f"{where} runs other code than this: start it in the same version of the project")
+        raise StageError(f"{worker} runs other code than this process: start it in the same version of the project")
     for (folder, ours), (_, theirs) in zip(expected.folders, found.folders, strict=True):
         if ours != theirs:
             seen = "does not see it" if theirs is None else "sees other names in it"
-            raise StageError(f"{folder}: {where} {seen}; all workers must mount it at this path")
-    threadpool_limits(1, "blas")  # as the stages do: the number of threads can show in the last bit
+            raise StageError(f"{folder}: {worker} {seen}; all workers must mount it at this path")
+    threadpool_limits(1, "blas")  # as in the stages: the number of threads can change the last bit
 
 
-def _work(function: Callable[[Any], Any], item: Any, expected: Surroundings) -> Any:
+def _work(function: Callable[[Any], Any], item: Any, expected: Installation) -> Any:
     _check(expected)
     return function(item)
 
 
 class Cluster:
-    """An executor whose slots are the threads of the cluster's workers."""
+    """Submits pieces of work to a cluster and counts its slots, the threads of its workers."""
 
-    def __init__(self, client: Client, address: str, shared: Sequence[Path]) -> None:
-        self.client, self.address = client, address
-        self.expected = surroundings([str(folder.absolute()) for folder in shared])
+    def __init__(self, client: Client, address: str, expected: Installation) -> None:
+        self.client, self.address, self.expected = client, address, expected
         self._slots = 0
         self._looked = -float("inf")
-        self._seen = time.monotonic()  # a worker; the wait for the first begins now
+        self._had_worker = time.monotonic()  # the wait for the first worker begins now
 
-    @property
+    def submit(self, function: Callable[[Any], Any], item: Any) -> Callable[[], Any]:
+        """Start a piece of work; the function returned waits for its result."""
+        # pure=False: Dask would otherwise take equal pieces of two runs for one.
+        future = self.client.submit(_work, function, item, self.expected, pure=False)
+        return functools.partial(self.result, future, item)
+
     def slots(self) -> int:
-        if time.monotonic() - self._looked > LOOK_SECONDS:
-            self.look()
+        """Return the number of worker threads; raise :class:`StageError` if there was none for WORKER_SECONDS."""
+        now = time.monotonic()
+        if now - self._looked >= LOOK_SECONDS:
+            try:
+                self._slots = sum(self.client.nthreads().values())
+            except OSError as error:
+                raise StageError(f"execution.dask_scheduler: {self.address} does not answer any more") from error
+            self._looked = now
+            if self._slots:
+                self._had_worker = now
+            elif now - self._had_worker > WORKER_SECONDS:
+                raise StageError(
+                    f"execution.dask_scheduler: {self.address} has had no worker for {WORKER_SECONDS:.0f} s; "
+                    f"start one: dask worker {self.address}"
+                )
         return max(1, self._slots)
 
-    def submit(self, function: Callable[[Any], Any], item: Any, /) -> "Piece":
-        # Not pure: equal pieces of two runs are not the same, and nothing is to be remembered.
-        return Piece(self, item, self.client.submit(_work, function, item, self.expected, pure=False))
-
-    def look(self) -> None:
-        """Count the workers' threads; raise :class:`StageError` if there has been none for long."""
+    def result(self, future: Future, item: Any) -> Any:
+        """Wait for a result. Dask repeats the work of a lost worker on another one."""
         try:
-            self._slots = sum(self.client.nthreads().values())
-        except OSError as error:
-            raise StageError(f"execution.dask_scheduler: {self.address} does not answer any more") from error
-        self._looked = time.monotonic()
-        if self._slots:
-            self._seen = self._looked
-        elif self._looked - self._seen > WORKER_SECONDS:
-            raise StageError(
-                f"execution.dask_scheduler: {self.address} has had no worker for {WORKER_SECONDS:.0f} s; "
-                f"start one: dask worker {self.address}"
-            )
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A piece of work on its way."""
-
-    cluster: Cluster
-    item: Any
-    future: Future
-
-    def result(self) -> Any:
-        """Wait for it as long as somebody is there to do it; when its worker is lost, another is given it by itself."""
-        while True:
-            try:
-                return self.future.result(timeout=LOOK_SECONDS)
-            except TimeoutError:
-                if self.future.done():
-                    raise  # one of the function's own
-                self.cluster.look()
-            except KilledWorker as error:
-                raise StageError(f"every Dask worker that took on this piece of work died: {self.item}") from error
-            except (CancelledError, CommClosedError) as error:  # the latter while the result was on its way
-                raise StageError(f"execution.dask_scheduler: {self.cluster.address} was lost") from error
+            while future.status != "error":
+                try:
+                    return future.result(timeout=LOOK_SECONDS)
+                except TimeoutError:
+                    self.slots()  # raises if the result cannot come
+            return future.result()  # raises the error of the work, which may be a TimeoutError too
+        except KilledWorker as error:
+            raise StageError(f"every Dask worker that took on this piece of work died: {item}") from error
+        except (CancelledError, CommClosedError) as error:  # the latter while a result was on its way
+            raise StageError(f"execution.dask_scheduler: {self.address} was lost") from error
 
 
 @contextmanager
-def cluster(address: str, shared: Sequence[Path]) -> Iterator[Cluster]:
-    """The cluster whose scheduler is at ``address``; what is not done when the block ends is given up.
+def cluster(address: str, shared: Sequence[Path]) -> Iterator[tuple[Submit, Callable[[], int]]]:
+    """Connect to the scheduler at ``address``; work that is not done when the block ends is given up.
 
     Raises
     ------
     StageError
-        If the scheduler cannot be reached; from the pieces' results also if workers differ from this process, or none
-        is left.
+        If the scheduler cannot be reached.
     """
     try:
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
         raise StageError(f"execution.dask_scheduler: {address} cannot be reached: {error}") from error
     with client:
-        yield Cluster(client, address, shared)
+        connected = Cluster(client, address, installation([str(folder.absolute()) for folder in shared]))
+        yield connected.submit, connected.slots

@@ -1,4 +1,4 @@
-"""Pictures of a piece of audio that share one axis of time, with no axes drawn in: a page lays them over.
+"""Pictures and outlines for the player, without axes, so that the page can lay them over each other in time.
 
 The signal of a spectrogram (frames, bands) lasts ``(frames - 1) * hop_length`` samples; frame ``t`` is centred on
 sample ``t * hop_length``.
@@ -12,14 +12,14 @@ from matplotlib.colors import to_hex
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
+from melnet.audio.mel import MelSpec
 from melnet.audio.spectrogram import log_mel, log_mel_error
-from melnet.data.atomic import written
+from melnet.data.atomic import atomic_write
 from stages.figures import COLOUR_RANGE, COLOURS, TICKS_HZ
-from stages.parameters import Mel
 
 TIME_TICKS = 5  # at most; more would touch on a phone
-TICK_DISTANCE = 0.12  # least distance of two frequency labels, as a share of the picture's height
-OUTLINE_HEIGHT = 100  # units of an outline from full scale to full scale
+TICK_DISTANCE = 0.12  # least distance between two frequency labels, as a share of the picture's height
+OUTLINE_HEIGHT = 100  # units of an outline from amplitude -1 to 1
 
 
 def colour_range(log_mels: list[np.ndarray]) -> tuple[float, float]:
@@ -39,7 +39,7 @@ def save_spectrogram(path: Path, mel: np.ndarray, limits: tuple[float, float]) -
     shades = np.clip((mel - low) / (high - low) * 255, 0, 255).round().astype(np.uint8)
     image = Image.fromarray(np.ascontiguousarray(shades.T[::-1]))
     image.putpalette(matplotlib.colormaps[COLOURS](np.arange(256), bytes=True)[:, :3].tobytes())
-    with written(path) as temporary:
+    with atomic_write(path) as temporary:
         image.save(temporary, format="PNG")
 
 
@@ -72,11 +72,10 @@ def frequency_ticks(edges_hz: np.ndarray) -> list[tuple[int, float]]:
     return ticks
 
 
-def inversion_error(signal: np.ndarray, target: np.ndarray, mel: Mel, sample_rate: int) -> float:
-    """Mean absolute difference in nats of a signal's log-mel from the one (frames, bands) that it was made of.
+def inversion_error(signal: np.ndarray, target: np.ndarray, mel: MelSpec) -> float:
+    """Mean absolute difference in nats between a signal's log-mel and the one (frames, bands) that it was made of.
 
-    The level of the signal does not count: it is first given the mel power of ``target``.
+    The signal is first scaled to the mel power of ``target``.
     """
-    present = log_mel(signal, mel, sample_rate)
-    level = np.sqrt(np.exp(target).sum() / np.exp(present).sum())
-    return log_mel_error(log_mel((level * signal).astype(np.float32), mel, sample_rate), target)
+    level = np.sqrt(np.exp(target).sum() / np.exp(log_mel(signal, mel)).sum())
+    return log_mel_error(log_mel((level * signal).astype(np.float32), mel), target)

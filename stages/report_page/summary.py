@@ -1,4 +1,4 @@
-"""What the report says of the corpus and of the metrics, as plain values for its templates."""
+"""Summary of the corpus and of the metrics for the report's templates, in plain values."""
 
 import math
 from collections import Counter
@@ -6,11 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from melnet.data.shards import Shards
-from stages.command import CLEAN
-from stages.corpus.files import MANIFEST
+from stages.corpus.manifest import read_manifest
+from stages.paths import CLEAN
 
 REJECTS_LISTED = 200
 LEVEL_STEP = 3  # dB of a bar
@@ -27,7 +25,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Metric:
-    """How a metric reads."""
+    """The meaning of a metric."""
 
     meaning: str
     lower_is_better: bool = False
@@ -35,34 +33,36 @@ class Metric:
 
 METRICS = {
     "nll": Metric("model, test split, nats per element", lower_is_better=True),
-    "baseline_band_nll": Metric("mixture of Gaussians per band: nothing of time and other bands"),
-    "baseline_previous_frame_nll": Metric("linear regression on the frame before"),
+    "baseline_band_nll": Metric("independent mixture of Gaussians per band, no context"),
+    "baseline_previous_frame_nll": Metric("linear regression on the previous frame"),
     "nll_above_floor": Metric("model, without the elements on the log floor", lower_is_better=True),
     "baseline_band_nll_above_floor": Metric("mixture per band, without the floor"),
     "baseline_previous_frame_nll_above_floor": Metric("regression, without the floor"),
     "tiers": Metric("model, of the elements that this tier models", lower_is_better=True),
     "floored": Metric("share of elements on the log floor (silence)"),
     "frechet": Metric("Fréchet distance of generated frames from the test split", lower_is_better=True),
-    "frechet_train": Metric("the same of the train split: as good as it gets"),
-    "frechet_band_baseline": Metric("the same of samples of the mixture per band"),
-    "frechet_by_singer": Metric("samples of the first from test recordings of the second singer"),
-    "log_mel_error_copy": Metric("what Griffin-Lim costs on recordings: nats between their log-mel and that of a copy"),
-    "log_mel_error_generated": Metric("the same on the samples"),
-    "best_epoch": Metric("epoch that was kept"),
+    "frechet_train": Metric("Fréchet distance of the train split from the test split"),
+    "frechet_band_baseline": Metric("Fréchet distance of samples of the mixture per band from the test split"),
+    "frechet_by_singer": Metric("samples of the first singer from test recordings of the second"),
+    "log_mel_error_copy": Metric(
+        "loss of Griffin-Lim on recordings: nats between their log-mel and that of the audio made of it"
+    ),
+    "log_mel_error_generated": Metric("loss of Griffin-Lim on samples, in nats"),
+    "best_epoch": Metric("epoch with the lowest validation loss, which is kept"),
     "loss": Metric("train split in that epoch, nats per element", lower_is_better=True),
     "val_loss": Metric("validation split in that epoch, nats per element", lower_is_better=True),
 }
 
 
 def meanings(names: Iterable[str]) -> dict[str, Metric]:
-    """Of metrics, nested ones as ``tiers.tier-1``; without those nothing is known of."""
+    """Meanings of metrics by name, ``tiers.tier-1`` for a nested one. Unknown metrics are left out."""
     known = {name: METRICS.get(name.split(".")[0]) for name in names}
     return {name: metric for name, metric in known.items() if metric}
 
 
 def corpus(shards: dict[str, Shards]) -> dict[str, Any]:
     """Lengths, rejects, levels and split of the corpus."""
-    rows = pq.read_table(CLEAN / MANIFEST).to_pylist()
+    rows = read_manifest(CLEAN)
     used = [row for row in rows if row["status"] == "ok"]
     rejected = [row for row in rows if row["status"] != "ok"]
     return {
@@ -94,8 +94,8 @@ def histogram(levels: list[float]) -> list[Bar]:
 
 def _split(shards: dict[str, Shards]) -> list[dict[str, Any]]:
     slices = {split: len(part) for split, part in shards.items()}
-    settings = shards["train"].settings
-    seconds = settings.frames * settings.mel.hop_length / settings.sample_rate
+    spec = shards["train"].spec
+    seconds = spec.frames * spec.mel.seconds_per_frame
     return [
         {"name": split, "slices": count, "minutes": count * seconds / 60, "share": count / sum(slices.values())}
         for split, count in slices.items()

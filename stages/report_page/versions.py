@@ -1,4 +1,4 @@
-"""Which versions a run is of: hashes in dvc.lock, and the commit and its metrics in git."""
+"""Versions of a run: the hashes in dvc.lock, the commit in git and its metrics."""
 
 import json
 import subprocess
@@ -7,13 +7,13 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from stages.command import METRICS
+from stages.paths import METRICS
 
 LOCK = Path("dvc.lock")
 
 
 def output_hashes(paths: list[Path]) -> dict[str, str]:
-    """MD5 of these outputs of the graph, as ``dvc.lock`` has them; without those that no stage run by DVC has made."""
+    """MD5 of outputs from ``dvc.lock``. Outputs that are not in it are left out."""
     if not LOCK.is_file():
         return {}
     stages = YAML(typ="safe").load(LOCK).get("stages", {})
@@ -23,7 +23,7 @@ def output_hashes(paths: list[Path]) -> dict[str, str]:
 
 
 def flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with keys joined by dots."""
+    """Flatten nested mappings; keys are joined by dots."""
     items: dict[str, Any] = {}
     for key, value in content.items():
         items |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
@@ -37,7 +37,7 @@ def metrics() -> dict[str, dict[str, Any]]:
 
 
 def head(names: list[str]) -> dict[str, Any]:
-    """The last commit, how many files differ from it, and what the metrics files of these names hold there.
+    """The last commit, the number of files that differ from it, and its metrics files of these names.
 
     Without git, or before the first commit, ``commit`` is None.
     """
@@ -53,7 +53,7 @@ def head(names: list[str]) -> dict[str, Any]:
 
 
 def _git(*arguments: str) -> str | None:
-    """What git prints; None if it fails, as it does outside a repository and for a file that is not in a commit."""
+    """Output of a git command; None if it fails, for example outside a repository."""
     try:
         result = subprocess.run(["git", *arguments], capture_output=True, text=True, encoding="utf-8")
     except FileNotFoundError:  # no git on this machine

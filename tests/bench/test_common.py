@@ -1,4 +1,4 @@
-"""What the benchmarks share measures what it says."""
+"""The helpers of the benchmarks."""
 
 import json
 

@@ -15,14 +15,16 @@ import psutil
 import pytest
 from ruamel.yaml import YAML
 
+from tests.params_file import edit_params
+
 ROOT = Path(__file__).parents[2]
 BOUNDED = os.environ.get("FAULTS") == "bounded"
 STAGES = ["downsample", "slice", "train"] if BOUNDED else ["downsample", "slice", "train", "generate"]
 SMALL = {
     "demo": {"minutes": 1.2, "files": 6},
     "slice": {"frames": 20, "block_seconds": 3.0, "shard_rows": 40},
-    "model": {"mixture": 2},
-    "train": {"epochs": 8, "batch_size": 4, "halve_every": 2},
+    "model": {"num_components": 2, "tiers": {"tier-1": {"layers": 1, "hidden": 8}}},
+    "train": {"epochs": 8, "batch_size": 4, "lr_halving_epochs": 2},
     "generate": {"count": 2, "frames": 30, "griffin_lim_iterations": 2},
 }
 ENVIRONMENT = {
@@ -63,13 +65,7 @@ def clone(folder):
         if name.startswith(("melnet/", "stages/")) or name in ("dvc.yaml", "params.yaml", ".dvcignore"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
-    yaml = YAML()
-    content = yaml.load(folder / "params.yaml")
-    for section, values in SMALL.items():
-        content[section].update(values)
-    first = content["model"]["tiers"]["tier-1"]
-    content["model"]["tiers"] = {"tier-1": {**first, "layers": 1, "hidden": 8}}
-    yaml.dump(content, folder / "params.yaml")
+    edit_params(folder, SMALL)
     subprocess.run([*DVC, "init", "--no-scm", "--quiet"], cwd=folder, env=ENVIRONMENT, check=True)
 
 

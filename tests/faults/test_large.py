@@ -17,7 +17,7 @@ FILES, MINUTES = (11 if BOUNDED else 33), 10
 SETTINGS = {
     "mel": {"n_fft": 1024, "hop_length": 32, "n_mels": 64, "fmin": 0.0, "fmax": 12000.0},
     "slice": {"frames": 100},
-    "model": {"mixture": 1, "tiers": {"tier-1": {"layers": 1, "hidden": 2}}},
+    "model": {"num_components": 1, "tiers": {"tier-1": {"layers": 1, "hidden": 2}}},
     "train": {"epochs": 1, "batch_size": 64},
 }
 LIMIT = 900 * 10**6  # bytes of heap and anonymous maps; what is imported takes half of it

@@ -3,7 +3,6 @@
 The tests share one host and run in the order of the file. ``make test-host`` runs them; they take some minutes.
 """
 
-import json
 import os
 import re
 import shutil
@@ -54,10 +53,10 @@ class Host:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def started(self) -> dict[str, psutil.Process]:
-        """What `up` started: name -> process."""
-        content = json.loads((self.root / ".host/started.json").read_text())
-        return {name: psutil.Process(entry["pid"]) for name, entry in content.items()}
+    def services(self) -> dict[str, psutil.Process]:
+        """The processes that `up` started, by name."""
+        files = (self.root / ".host").glob("*.pid")
+        return {file.stem: psutil.Process(int(file.read_text())) for file in files}
 
     def start(self, deployment: str, *parameters: str) -> subprocess.Popen[str]:
         """What a user types, once `make host` is done."""
@@ -179,9 +178,9 @@ def test_host_can_be_brought_up_again_and_keeps_its_schedule(host: Host) -> None
     schedule = f"{host.api}/deployments/{deployments['repro']['id']}/schedules/{nightly['id']}"
     httpx.patch(schedule, json={"active": True}, timeout=BUSY).raise_for_status()
 
-    before = host.started()
+    before = host.services()
     assert host.bring("up").count("runs already") == 4
-    assert host.started() == before
+    assert host.services() == before
     [nightly] = next(found["schedules"] for found in host.find("deployments") if found["name"] == "repro")
     assert nightly["active"] is True
     wait(lambda: [run for run in host.find("flow_runs") if run["state_name"] == "Scheduled"])
@@ -290,7 +289,7 @@ def test_a_cancelled_training_leaves_no_process_and_resumes(host: Host) -> None:
         assert continued >= 2 and began == continued + 1
 
         # And a worker that is killed outright leaves none either.
-        host.started()["worker-gpu"].kill()
+        host.services()["worker-gpu"].kill()
         wait(lambda: not host.stage_processes())
         assert watching.wait() == 1
     assert host.get(f"flow_runs/{again['id']}")["state_type"] == "CRASHED"
@@ -298,7 +297,7 @@ def test_a_cancelled_training_leaves_no_process_and_resumes(host: Host) -> None:
 
 def test_stopping_the_host_ends_exactly_what_it_started(host: Host) -> None:
     assert "started worker-gpu" in host.bring("up")
-    started = host.started()
+    started = host.services()
     with subprocess.Popen(["sleep", "1000"], cwd=host.root, env=host.variables) as bystander:
         with host.start("train", *LONG) as watching:
             continued, began = epochs(host.log(training(host)["id"]))

@@ -15,9 +15,9 @@ SETTINGS = Train(
     batch_size=BATCH,
     learning_rate=1e-2,
     momentum=0.9,
-    halve_every=1,
+    lr_halving_epochs=1,
     clip_norm=1.0,
-    average=0.5,
+    ema_decay=0.5,
     recompute=False,
     seed=0,
 )

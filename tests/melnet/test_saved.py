@@ -5,28 +5,29 @@ import json
 import numpy as np
 import pytest
 
+from melnet.audio.mel import MelSpec
 from melnet.data.dataset import Normalisation
-from melnet.saved import Description, ModelError, build_tier, load, save_description, save_tier
-from stages.parameters import Mel, Model, Tier
+from melnet.saved import ModelConfig, ModelError, TierConfig, build_tier, load, save_config, save_tier
 
 BANDS = 4
-TIERS = {"tier-1": Tier(layers=1, hidden=3), "tier-2": Tier(layers=2, hidden=2, feature_layers=1)}
-MODEL = Model(cell="gru", mixture=2, min_sigma=0.05, condition_on="singer", tiers=TIERS)
-DESCRIPTION = Description.of(
-    MODEL,
-    sample_rate=8000,
+TIERS = {"tier-1": TierConfig(layers=1, hidden=3), "tier-2": TierConfig(layers=2, hidden=2, feature_layers=1)}
+CONFIG = ModelConfig(
+    mel=MelSpec(sample_rate=8000, n_fft=512, hop_length=128, n_mels=BANDS, fmin=100.0, fmax=3000.0, floor=1e-5),
     frames=6,
-    mel=Mel(n_fft=512, hop_length=128, n_mels=BANDS, fmin=100.0, fmax=3000.0, floor=1e-5),
+    cell="gru",
+    num_components=2,
+    min_sigma=0.05,
+    tiers=list(TIERS),
     singers=["Anna", "Bo"],
     normalisation=Normalisation(*np.array([[0.1, -3, 5, 7], [1, 2, 3, 1 / 3], [-9] * 4, [9] * 4], np.float32)),
 )
 
 
 def save(folder, tiers=None):
-    save_description(folder, DESCRIPTION)
+    save_config(folder, CONFIG)
     for name, settings in TIERS.items():
-        tier = (tiers or {}).get(name) or build_tier(DESCRIPTION, name, settings)
-        save_tier(folder, DESCRIPTION, name, settings, tier)
+        tier = (tiers or {}).get(name) or build_tier(CONFIG, name, settings)
+        save_tier(folder, CONFIG, name, settings, tier)
 
 
 @pytest.fixture
@@ -36,11 +37,11 @@ def folder(tmp_path):
 
 
 def test_round_trip(tmp_path):
-    built = {name: build_tier(DESCRIPTION, name, settings) for name, settings in TIERS.items()}
+    built = {name: build_tier(CONFIG, name, settings) for name, settings in TIERS.items()}
     save(tmp_path, built)
-    description, tiers = load(tmp_path)
-    assert description.to_json() == DESCRIPTION.to_json()
-    np.testing.assert_array_equal(description.normalisation.std, DESCRIPTION.normalisation.std)
+    config, tiers = load(tmp_path)
+    assert config.to_json() == CONFIG.to_json()
+    np.testing.assert_array_equal(config.normalisation.std, CONFIG.normalisation.std)
     assert [(tier.min_sigma, tier.cell, tier.singers) for tier in tiers] == [(0.05, "gru", 2)] * 2
     assert [len(tier.features) for tier in tiers] == [0, 1]
     for tier, saved in zip(built.values(), tiers, strict=True):
@@ -49,8 +50,8 @@ def test_round_trip(tmp_path):
 
 
 def test_equal_weights_are_equal_bytes(tmp_path):
-    built = {name: build_tier(DESCRIPTION, name, settings) for name, settings in TIERS.items()}
-    twins = {name: build_tier(DESCRIPTION, name, settings) for name, settings in TIERS.items()}
+    built = {name: build_tier(CONFIG, name, settings) for name, settings in TIERS.items()}
+    twins = {name: build_tier(CONFIG, name, settings) for name, settings in TIERS.items()}
     for name, tier in built.items():
         twins[name].set_weights(tier.get_weights())
     save(tmp_path / "a", built)
@@ -73,14 +74,14 @@ def test_weights_of_another_tier_are_refused(folder):
     path = folder / "tiers/tier-1.json"
     content = json.loads(path.read_text()) | {"hidden": 4}
     path.write_text(json.dumps(content))
-    with pytest.raises(ModelError, match=r"tier-1\.weights\.h5: not the weights of layers=1 hidden=4"):
+    with pytest.raises(ModelError, match=r"tier-1\.weights\.h5: not the weights of TierConfig\(layers=1, hidden=4"):
         load(folder)
 
 
 def test_models_of_the_first_format_are_refused(folder):
     """They had the weights' hashes and all settings in melnet.json, and no file for each tier."""
     (folder / "melnet.json").write_text(json.dumps({"format": 1, "model": {}, "weights_sha256": {}}))
-    with pytest.raises(ModelError, match=r"melnet\.json: format 1, but this version reads format 2; train again"):
+    with pytest.raises(ModelError, match=r"melnet\.json: format 1, but this version reads format 3; train again"):
         load(folder)
 
 
@@ -99,7 +100,7 @@ def test_models_of_the_first_format_are_refused(folder):
         ("tiers/tier-1.json", lambda content: content.pop("weights_sha256"), "weights_sha256"),
     ],
 )
-def test_another_description_is_refused(folder, name, change, message):
+def test_another_config_is_refused(folder, name, change, message):
     path = folder / name
     content = json.loads(path.read_text())
     change(content)
@@ -113,7 +114,7 @@ def test_broken_json_and_missing_files_are_refused(folder):
     with pytest.raises(ModelError, match=r"tier-2\.weights\.h5: No such file"):
         load(folder)
     (folder / "tiers/tier-1.json").unlink()
-    with pytest.raises(ModelError, match=r"tiers/tier-1\.json: no such file; the stage `train` makes it"):
+    with pytest.raises(ModelError, match=r"tiers/tier-1\.json: no such file; the model is not trained yet"):
         load(folder)
     (folder / "melnet.json").write_text("{")
     with pytest.raises(ModelError, match=r"melnet\.json"):
@@ -151,7 +152,7 @@ def test_any_damage_to_weights_is_refused(folder):
                 path.write_bytes(whole)
 
 
-def test_any_damage_to_a_description_is_refused_or_means_another_model(folder):
+def test_any_damage_to_a_config_is_refused_or_means_another_model(folder):
     """Never a crash, and never code that runs."""
     rng = np.random.default_rng(1)
     refused = 0

@@ -1,4 +1,4 @@
-"""Overrides: applied to a copy, refused when they name nothing."""
+"""Overrides of params.yaml keep its comments, and are refused if they name no setting."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def test_an_override_changes_its_value_and_nothing_else(params: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["train.epoch", "tran.epochs", "train.epochs.first", "epochs"])
-def test_an_override_of_nothing_is_refused_by_name(params: Path, key: str) -> None:
+def test_an_override_of_an_unknown_setting_is_refused_by_name(params: Path, key: str) -> None:
     with pytest.raises(experiment.OverrideError, match=rf"params\.yaml has no '{key}' \(to be set to 5\)"):
         experiment.override(params, {key: 5})
     assert params.read_text() == PARAMS

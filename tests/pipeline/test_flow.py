@@ -17,12 +17,13 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
 from prefect.client.schemas.filters import TaskRunFilter, TaskRunFilterFlowRunId
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.settings import get_current_settings
 
-from pipeline import flow, graph
+from pipeline import flow, gpu, graph
 from pipeline import workspace as workspaces
-from pipeline.gpu import LIMIT, NoAnswer
-from pipeline.process_tree import marked
+from pipeline.gpu import LIMIT
+from pipeline.process_tree import processes_with
 
 pytestmark = pytest.mark.usefixtures("server")
 
@@ -68,18 +69,18 @@ def artifact(key: str) -> str:
     return next(found["data"] for found in latest if found["key"] == key)
 
 
-def heard(monkeypatch: pytest.MonkeyPatch, start: str) -> list[str]:
-    """The lines of stages that begin so, each after the name of its stage; filled while stages run."""
+def lines_starting(start: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A list that collects, while stages run, their lines that begin with ``start``, after the name of the stage."""
     lines: list[str] = []
     reproduce = graph.reproduce
 
     def listen(root: Path, stage: str, *, log: Callable[[str], object], **options: Any) -> bool:
-        def tell(line: str) -> None:
+        def log_line(line: str) -> None:
             log(line)
             if line.startswith(start):
                 lines.append(f"{stage} {line}")
 
-        return reproduce(root, stage, log=tell, **options)
+        return reproduce(root, stage, log=log_line, **options)
 
     monkeypatch.setattr(graph, "reproduce", listen)
     return lines
@@ -143,10 +144,10 @@ def test_push_reports_where_the_versions_are(workspace: Path, tmp_path: Path) ->
     subprocess.run(graph.command("remote", "add", "-d", "store", str(tmp_path / "store")), check=True)
     state = run(target="first", push=True)
     assert task_states(state) == {"first": "Completed", "push first": "Completed"}
-    assert f"| 2 B | 1 | store ({tmp_path / 'store'}) |" in artifact("first")
+    assert f"| 2 Bytes | 1 | store ({tmp_path / 'store'}) |" in artifact("first")
 
 
-TOLD_GPU = """
+PRINTS_GPU = """
 import os, sys
 from pathlib import Path
 print('uses', repr(os.environ['CUDA_VISIBLE_DEVICES']))
@@ -157,8 +158,8 @@ Path(f'out/{(*sys.argv, "first")[1]}.txt').touch()
 def test_a_stage_that_trains_has_a_gpu_of_its_own(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     for script in ("first.py", "tier.py"):
-        (workspace / script).write_text(TOLD_GPU)
-    lines = heard(monkeypatch, "uses ")
+        (workspace / script).write_text(PRINTS_GPU)
+    lines = lines_starting("uses ", monkeypatch)
     state = run(target="train@tier-1")
     assert state.is_completed(), state.message
     assert lines == ["first uses ''", "train@tier-1 uses '3'"]
@@ -179,7 +180,7 @@ print('uses', os.environ['CUDA_VISIBLE_DEVICES'])
 def test_two_tiers_train_side_by_side_on_two_gpus(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-1a,GPU-2b")
     (workspace / "tier.py").write_text(WAITS_FOR_THE_OTHER)
-    lines = heard(monkeypatch, "uses ")
+    lines = lines_starting("uses ", monkeypatch)
     state = run(target="train")
     assert state.is_completed(), state.message
     stages, gpus = zip(*(line.split(" uses ") for line in lines), strict=True)
@@ -215,7 +216,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, name: str, error: Exception, times:
 @pytest.mark.usefixtures("at_once")
 def test_a_lock_that_another_process_held_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     for blocked in ("changes", "reproduce"):
-        failing(monkeypatch, blocked, graph.Busy("first: out/first.txt is busy, it is being blocked by PID 7"), times=1)
+        failing(monkeypatch, blocked, graph.Retryable("first: busy, it is being blocked by PID 7"), times=1)
     state = run(target="first")
     assert state.is_completed(), state.message
     assert [task.run_count for task in task_runs(state)] == [3]
@@ -226,34 +227,53 @@ def test_a_push_is_retried_on_network_errors_only(
     workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     subprocess.run(graph.command("remote", "add", "-d", "store", str(tmp_path / "store")), check=True)
-    failing(monkeypatch, "push", graph.RemoteUnreachable("dvc push first: timed out"), times=4)
+    failing(monkeypatch, "push", graph.Retryable("dvc push first: timed out"), times=4)
     state = run(target="first", push=True)
     assert state.is_completed(), state.message
     assert {task.name: task.run_count for task in task_runs(state)} == {"first": 1, "push first": 5}
 
-    failing(monkeypatch, "push", graph.RemoteUnreachable("dvc push first: timed out"), times=5)
+    failing(monkeypatch, "push", graph.Retryable("dvc push first: timed out"), times=5)
     state = run(target="first", push=True)
     assert state.is_failed() and "dvc push first: timed out" in str(state.message)
 
-    failing(monkeypatch, "push", graph.PushFailed("dvc push first: access denied"), times=1)
+    failing(monkeypatch, "push", graph.DvcFailed("dvc push first: access denied"), times=1)
     state = run(target="first", push=True)
     assert state.is_failed() and "dvc push first: access denied" in str(state.message)
     assert {task.name: task.run_count for task in task_runs(state)} == {"first": 1, "push first": 1}
 
 
 @pytest.mark.parametrize(
-    ("error", "mends"),
+    ("error", "retryable"),
     [
-        (graph.Busy("train: busy"), True),
-        (graph.RemoteUnreachable("timed out"), True),
-        (NoAnswer("503 Service Unavailable"), True),
-        (graph.StageFailed("train: no audio"), False),
-        (graph.PushFailed("denied"), False),
+        (graph.Retryable("train: busy"), True),
+        (graph.DvcFailed("train: no audio"), False),
+        (ConcurrencySlotAcquisitionError("no such limit"), False),
+        (RuntimeError("a bug"), False),
     ],
 )
-def test_only_locks_and_the_network_are_retried(error: Exception, mends: bool) -> None:
+def test_only_locks_and_the_network_are_retried(error: Exception, retryable: bool) -> None:
     failed: State[Any] = State(type="FAILED", data=error)
-    assert flow.mendable(flow.run_stage, None, failed) is mends  # type: ignore[arg-type]
+    assert flow.is_retryable(flow.run_stage, None, failed) is retryable  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize(("cause", "attempts"), [(TimeoutError("no answer"), 2), (None, 1)])
+def test_a_server_that_does_not_answer_is_retried_and_a_missing_limit_is_not(
+    cause: Exception | None, attempts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    concurrency, asked = gpu.concurrency, []
+
+    def refuse_once(*names: str, **options: Any) -> AbstractContextManager[None]:
+        asked.append(names)
+        if len(asked) == 1:
+            raise ConcurrencySlotAcquisitionError("Unable to acquire concurrency slots on ['gpu']") from cause
+        return concurrency(*names, **options)
+
+    monkeypatch.setattr(gpu, "concurrency", refuse_once)
+    state = run(target="train@tier-1")
+    assert state.is_completed() == (cause is not None)
+    assert len(asked) == attempts
+    assert (cause is not None) or "Unable to acquire" in str(state.message)
 
 
 def test_an_experiment_needs_nothing_of_the_stages_outside_its_target(workspace: Path) -> None:
@@ -277,24 +297,24 @@ def test_a_stage_that_outlived_its_run_is_named_and_waited_for(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after its worker and its run were killed together."""
-    said: list[str] = []
-    claimed = workspaces.claimed
-    mark = os.environ | {"MELNET_WORKSPACE": str(workspace)}
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], env=mark) as orphan:
+    logged: list[str] = []
+    lock_any = workspaces.lock_any
+    variables = os.environ | {"MELNET_WORKSPACE": str(workspace)}
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], env=variables) as orphan:
 
-        def listening(choices: Any, holder: str, log: Callable[[str], object]) -> AbstractContextManager[Any]:
-            def tell(line: str) -> None:
+        def listening(resources: Any, holder: str, log: Callable[[str], object]) -> AbstractContextManager[Any]:
+            def log_line(line: str) -> None:
                 log(line)
-                said.append(line)
+                logged.append(line)
                 orphan.kill()
                 orphan.wait()
 
-            return claimed(choices, holder, tell)
+            return lock_any(resources, holder, log_line)
 
-        monkeypatch.setattr(workspaces, "claimed", listening)
+        monkeypatch.setattr(workspaces, "lock_any", listening)
         state = run(target="first")
     assert state.is_completed(), state.message
-    assert len(said) == 1 and f"its processes still run: {orphan.pid};" in said[0]
+    assert len(logged) == 1 and f"its processes still run: {orphan.pid};" in logged[0]
 
 
 BEGINS = """
@@ -305,9 +325,8 @@ Path(f'began-{sys.argv[1]}').touch()
 time.sleep(600)
 """
 RUN = """
-from pipeline import flow
-from pipeline import process_tree as processes
-processes.GRACE = 0.5
+from pipeline import flow, process_tree
+process_tree.GRACE_SECONDS = 0.5
 flow.melnet(target='train')
 """
 
@@ -329,7 +348,7 @@ def test_a_cancelled_run_ends_a_stage_that_ignores_it_and_starts_no_other(worksp
                 time.sleep(0.1)
             os.killpg(child.pid, signal.SIGTERM)
             child.wait(120)
-            left = marked("MELNET_WORKSPACE", str(workspace))
+            left = processes_with("MELNET_WORKSPACE", str(workspace))
         finally:
             with suppress(ProcessLookupError):  # it is gone, as it should be
                 os.killpg(child.pid, signal.SIGKILL)

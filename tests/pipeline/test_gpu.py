@@ -1,9 +1,8 @@
-"""Which GPUs a host has: as CUDA_VISIBLE_DEVICES says, else as nvidia-smi does."""
+"""The GPUs of a host are those in CUDA_VISIBLE_DEVICES, or else those that nvidia-smi lists."""
 
 from pathlib import Path
 
 import pytest
-from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 
 from pipeline import gpu
 
@@ -45,17 +44,3 @@ def test_a_host_without_nvidia_smi_has_no_gpu(tmp_path: Path, monkeypatch: pytes
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert gpu.devices() == []
-
-
-@pytest.mark.parametrize(
-    ("cause", "raised"), [(TimeoutError("no answer"), gpu.NoAnswer), (None, ConcurrencySlotAcquisitionError)]
-)
-def test_a_server_without_an_answer_is_told_from_a_limit_that_is_missing(
-    cause: Exception | None, raised: type[Exception], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*names: str, **options: object) -> None:
-        raise ConcurrencySlotAcquisitionError("Unable to acquire concurrency slots on ['gpu']") from cause
-
-    monkeypatch.setattr(gpu, "concurrency", refuse)
-    with pytest.raises(raised, match="Unable to acquire"), gpu.pinned("brave-lynx", print):
-        pytest.fail("there is no slot")

@@ -1,4 +1,4 @@
-"""The graph of a folder: plan, staleness, running, errors, versions; on a small dvc.yaml of its own."""
+"""DVC in a folder with a small dvc.yaml: plan, status, running, errors, versions."""
 
 import hashlib
 import os
@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from pipeline import graph
-from pipeline.process_tree import end, marked
+from pipeline.process_tree import end_process_trees, processes_with
 
 LA = hashlib.md5(b"la", usedforsecurity=False).hexdigest()
 
@@ -20,7 +20,7 @@ def run(root: Path, stage: str, log: Callable[[str], object] = print) -> bool:
     return graph.reproduce(root, stage, force=False, variables={}, log=log)
 
 
-def test_plan_holds_what_a_target_needs_in_order(workspace: Path) -> None:
+def test_plan_has_the_stages_that_a_target_needs_in_order(workspace: Path) -> None:
     assert list(graph.plan(workspace, "train@tier-2")) == ["first", "train@tier-2"]
     assert list(graph.plan(workspace, "train")) == ["first", "train@tier-1", "train@tier-2"]
     assert graph.plan(workspace, None) == {
@@ -43,7 +43,7 @@ def test_unknown_target_is_named_with_the_stages_there_are(workspace: Path) -> N
         graph.plan(workspace, "tain")
 
 
-def test_inputs_are_what_no_stage_makes(workspace: Path) -> None:
+def test_inputs_are_the_files_that_no_stage_makes(workspace: Path) -> None:
     assert graph.inputs(workspace) == ["corpus", "evaluate.py", "first.py", "params.yaml", "tier.py"]
 
 
@@ -57,15 +57,33 @@ def test_a_stage_runs_once_and_its_versions_are_read(workspace: Path) -> None:
     assert graph.outputs(workspace, "first") == [graph.Output("out/first.txt", LA, size=2, files=1, cached=True)]
 
 
-def test_what_tensorflow_tells_of_its_start_is_left_out(workspace: Path) -> None:
+def test_start_up_notices_of_tensorflow_are_left_out(workspace: Path) -> None:
     (workspace / "first.py").write_text(
         "print('I0000 00:00:1.5 7 port.cc:153] oneDNN', 'E0000 00:00:1.5 7 no driver', sep='\\n')\nraise SystemExit(1)"
     )
     lines: list[str] = []
-    with pytest.raises(graph.StageFailed, match=r"^first: E0000 00:00:1.5 7 no driver$"):
+    with pytest.raises(graph.DvcFailed, match=r"^first: E0000 00:00:1.5 7 no driver$"):
         run(workspace, "first", lines.append)
     assert "E0000 00:00:1.5 7 no driver" in lines
     assert not any("oneDNN" in line for line in lines)
+
+
+PRINTS_BYTES = r"""
+import sys
+sys.stdout.buffer.write(b"\rslice: 1 of 2\n\rslice: 2 of 2\n\n  \xc3\xa4\xff\r\nthe end\n")
+sys.exit(1)
+"""
+
+
+def test_lines_are_logged_without_carriage_returns_and_empty_lines(workspace: Path) -> None:
+    """Progress bars begin their lines with a carriage return; a stage may print bytes that are not UTF-8."""
+    (workspace / "first.py").write_text(PRINTS_BYTES)
+    lines: list[str] = []
+    with pytest.raises(graph.DvcFailed) as failed:
+        run(workspace, "first", lines.append)
+    printed = ["slice: 1 of 2", "slice: 2 of 2", "  ä\ufffd", "the end"]
+    assert lines[2:6] == printed
+    assert str(failed.value) == "first: " + "\n".join(printed)
 
 
 def test_outputs_of_an_earlier_run_are_restored_without_work(workspace: Path) -> None:
@@ -75,22 +93,24 @@ def test_outputs_of_an_earlier_run_are_restored_without_work(workspace: Path) ->
     assert (workspace / "out/first.txt").read_text() == "la"
 
 
-def test_a_failed_stage_is_told_in_its_own_words(workspace: Path) -> None:
+def test_the_error_of_a_failed_stage_has_its_own_last_lines(workspace: Path) -> None:
     (workspace / "first.py").write_text("import sys; print('tuning'); sys.exit('corpus/a.wav: not audio')")
-    with pytest.raises(graph.StageFailed) as failed:
+    with pytest.raises(graph.DvcFailed) as failed:
         run(workspace, "first")
     assert str(failed.value) == "first: tuning\ncorpus/a.wav: not audio"
 
 
 @pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
-def test_a_killed_stage_is_told_with_its_signal(workspace: Path, shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_of_a_killed_stage_names_the_signal(
+    workspace: Path, shell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SHELL", shell)  # DVC runs stages in it
     (workspace / "first.py").write_text("import os; os.kill(os.getpid(), 9)")
-    with pytest.raises(graph.StageFailed, match="killed by SIGKILL"):
+    with pytest.raises(graph.DvcFailed, match="killed by SIGKILL"):
         run(workspace, "first")
 
 
-def test_a_lock_of_another_process_is_busy(workspace: Path) -> None:
+def test_a_lock_of_another_process_is_retryable(workspace: Path) -> None:
     (workspace / "first.py").write_text(
         "import time; from pathlib import Path\nPath('began').touch(); time.sleep(60)\n"
     )
@@ -98,10 +118,10 @@ def test_a_lock_of_another_process_is_busy(workspace: Path) -> None:
         try:
             while not (workspace / "began").exists():
                 assert other.poll() is None
-            with pytest.raises(graph.Busy, match=f"PID {other.pid}"):
+            with pytest.raises(graph.Retryable, match=f"PID {other.pid}"):
                 run(workspace, "first")
         finally:
-            end(psutil.Process(other.pid))
+            end_process_trees(psutil.Process(other.pid))
 
 
 def test_no_stage_outlives_a_log_that_fails(workspace: Path) -> None:
@@ -113,7 +133,7 @@ def test_no_stage_outlives_a_log_that_fails(workspace: Path) -> None:
 
     with pytest.raises(BrokenPipeError):
         graph.reproduce(workspace, "first", force=False, variables={"MELNET_TEST_RUN": str(workspace)}, log=log)
-    assert marked("MELNET_TEST_RUN", str(workspace)) == []
+    assert processes_with("MELNET_TEST_RUN", str(workspace)) == []
 
 
 def test_metrics_and_their_difference_are_those_of_the_stages_asked_for(workspace: Path) -> None:
@@ -129,18 +149,18 @@ def test_metrics_and_their_difference_are_those_of_the_stages_asked_for(workspac
     assert graph.metrics_difference(workspace, ["first"]) == ""
 
 
-def test_push_tells_the_network_from_other_errors(workspace: Path) -> None:
+def test_only_network_errors_of_a_push_are_retryable(workspace: Path) -> None:
     run(workspace, "first")
     assert graph.default_remote(workspace) == ""
     subprocess.run(
         graph.command("remote", "add", "-d", "store", "http://127.0.0.1:9/nobody"), cwd=workspace, check=True
     )
-    with pytest.raises(graph.RemoteUnreachable, match="Cannot connect to host"):
+    with pytest.raises(graph.Retryable, match="Cannot connect to host"):
         graph.push(workspace, "first", print)
     blocked = workspace / "file"
     blocked.touch()
     subprocess.run(graph.command("remote", "modify", "store", "url", str(blocked / "below")), cwd=workspace, check=True)
-    with pytest.raises(graph.PushFailed):
+    with pytest.raises(graph.DvcFailed):
         graph.push(workspace, "first", print)
 
 
@@ -155,16 +175,3 @@ def test_push_reaches_the_default_remote(workspace: Path, tmp_path: Path) -> Non
 def test_environment_puts_this_python_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/usr/bin")
     assert graph.environment()["PATH"] == f"{Path(sys.executable).parent}{os.pathsep}/usr/bin"
-
-
-def test_terminal_lines_know_what_will_be_overwritten(tmp_path: Path) -> None:
-    (tmp_path / "log").write_bytes("one\r\n\x1b[31mtwo\x1b[0m\n\r 10%|█  |\r 20%|██ |\nend".encode())
-    with (tmp_path / "log").open("rb") as stream:
-        lines = list(graph.terminal_lines(stream))
-    assert lines == [("one", True), ("two", False), (" 10%|█  |", True), (" 20%|██ |", False), ("end", False)]
-
-
-def test_progress_is_calmed_and_nothing_else() -> None:
-    times = iter([0.0, 1.0, 31.0, 31.0, 32.0])
-    lines = [("10%", True), ("20%", True), ("a line", False), ("30%", True)]
-    assert list(graph.calmed(iter(lines), clock=lambda: next(times), seconds=30.0)) == ["20%", "a line"]

@@ -1,4 +1,4 @@
-"""What bringing a host up does to a server that is not its own, and what stops it; tests/host has the rest."""
+"""Bringing a host up: with a server elsewhere, and the errors that stop it. tests/host tests a whole host."""
 
 import socket
 from pathlib import Path
@@ -15,7 +15,6 @@ from pipeline.gpu import LIMIT
 @pytest.fixture(autouse=True)
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "STATE", tmp_path / ".host")
-    monkeypatch.setattr(host, "STARTED", tmp_path / ".host/started.json")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     for name in ("PREFECT_API_URL", "PREFECT_SERVER_API_PORT", "MELNET_FILES_URL"):
         monkeypatch.delenv(name, raising=False)
@@ -40,8 +39,8 @@ def test_a_server_elsewhere_is_used_and_its_limit_left_alone(monkeypatch: pytest
     assert deployed == {"prepare": "cpu", "train": "gpu", "generate": "gpu", "repro": "gpu"}
 
 
-def test_a_server_of_another_folder_is_not_taken_for_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host.Host, "answers", lambda self: True)
+def test_a_server_of_another_folder_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host.Host, "server_answers", lambda self: True)
     with pytest.raises(host.HostError, match=r"4200/api answers, but was not started from .*PREFECT_SERVER_API_PORT"):
         host.Host().up()
 
@@ -53,7 +52,7 @@ def test_a_port_that_is_taken_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     works = host.Host._start
     monkeypatch.setattr(host.Host, "_start", start)
-    monkeypatch.setattr(host.Host, "answers", lambda self: True)
+    monkeypatch.setattr(host.Host, "server_answers", lambda self: True)
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         monkeypatch.setenv("PREFECT_SERVER_API_PORT", str(port - 1))

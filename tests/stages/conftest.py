@@ -6,16 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ruamel.yaml import YAML
 
-from melnet.data.band_statistics import Moments
-from melnet.data.shards import Settings, ShardWriter
+from melnet.data.band_statistics import BandStatistics
+from melnet.data.shards import ShardSpec, ShardWriter
 from stages.parameters import load_params
+from tests.params_file import edit_params
 
 ROOT = Path(__file__).parents[2]
 SMALL = {
     "slice": {"frames": 10},
-    "model": {"mixture": 2, "tiers": {"tier-1": {"layers": 1, "hidden": 6}}},
+    "model": {"num_components": 2, "tiers": {"tier-1": {"layers": 1, "hidden": 6}}},
     "train": {"epochs": 2, "batch_size": 8},
     "generate": {"count": 2, "frames": 12, "griffin_lim_iterations": 2},
 }
@@ -23,31 +23,26 @@ SMALL = {
 
 def write_params(folder, changes):
     """The project's own params.yaml with some values changed."""
-    yaml = YAML()
-    content = yaml.load(ROOT / "params.yaml")
-    for section, values in changes.items():
-        content[section].update(values)
-    yaml.dump(content, folder / "params.yaml")
-    return load_params(folder / "params.yaml")
+    return load_params(edit_params(folder, changes))
 
 
 def write_shards(folder, params, counts, singers=("",)):
     """Slow waves with noise and some silence, as `slice` would leave them; singers take turns, each at a level."""
     rng = np.random.default_rng(0)
     frames, bands = params.slice.frames, params.mel.n_mels
-    settings = Settings(frames=frames, sample_rate=params.downsample.sample_rate, mel=params.mel)
+    spec = ShardSpec(frames, params.mel_spec)
     for split, count in counts.items():
         time = np.arange(count * frames).reshape(count, frames, 1)
         mels = 3 * np.sin(0.3 * time + 0.2 * np.arange(bands)) - 4 + 0.3 * rng.normal(size=(count, frames, bands))
-        mels[rng.random(mels.shape) < 0.1] = np.log(params.mel.floor)
+        mels[rng.random(mels.shape) < 0.1] = spec.mel.log_floor
         mels = mels.astype(np.float32)
-        with ShardWriter(folder / split, settings, 1000) as writer:
+        with ShardWriter(folder / split, spec, 1000) as writer:
             for turn, singer in enumerate(singers):
                 starts = np.arange(count)[turn :: len(singers)] * frames
                 writer.write("wave.wav", starts, mels[turn :: len(singers)] + turn, singer)
         if split == "train":
-            moments = Moments.of(mels)
-    columns = {name: getattr(moments, name).tolist() for name in ("mean", "std", "low", "high")}
+            statistics = BandStatistics.of(mels)
+    columns = {name: getattr(statistics, name).tolist() for name in ("mean", "std", "low", "high")}
     (folder / "normalisation.json").write_text(json.dumps(columns))
     (folder / "singers.json").write_text(json.dumps({"singers": sorted(set(singers))}))
 

@@ -1,4 +1,4 @@
-"""The stage `downsample`: from a folder of anything to recordings and their manifest."""
+"""The stage `downsample`: from a folder with files of any kind to recordings and their manifest."""
 
 import os
 import re
@@ -9,12 +9,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import soundfile
-from ruamel.yaml import YAML
 
-from stages.command import PARAMS, StageError
-from stages.corpus.files import MANIFEST, SCHEMA
-from stages.downsample import Job, convert_file, downsample
+from stages.command import StageError
+from stages.corpus.conversion import Job, convert_file
+from stages.corpus.manifest import MANIFEST, SCHEMA
+from stages.downsample import downsample
 from stages.parameters import load_params
+from tests.params_file import edit_params
 
 OUTPUT = Path("data/24k")
 REPOSITORY = Path(__file__).parents[2]
@@ -30,13 +31,8 @@ def corpus(tmp_path, monkeypatch):
 
 
 def run(corpus, **settings):
-    """Run the stage with these settings; its manifest by path."""
-    yaml = YAML(typ="safe")
-    content = yaml.load(REPOSITORY / PARAMS)
-    content["corpus"]["path"] = str(corpus)
-    content["downsample"] |= settings
-    yaml.dump(content, PARAMS)
-    downsample(load_params(PARAMS))
+    """Run the stage with these settings; return the rows of its manifest by path."""
+    downsample(load_params(edit_params(Path(), {"corpus": {"path": str(corpus)}, "downsample": settings})))
     return {row["path"]: row for row in pq.read_table(OUTPUT / MANIFEST).to_pylist()}
 
 
@@ -78,7 +74,7 @@ def test_recordings_of_all_kinds(corpus, capsys):
     }
     first, last = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"7 files below .+, to mono FLAC at 24000 Hz", first)
-    told = "6 files used, 0 rejected, 1 others passed over: 0.00 h in, 0.00 h out, in data/24k"
+    told = "6 files used, 0 rejected, 1 others skipped: 0.00 h in, 0.00 h out, in data/24k"
     assert last.rpartition("; ")[0] == told
 
 
@@ -212,11 +208,9 @@ def test_same_stem_twice(corpus):
 def test_a_file_that_must_not_be_read(corpus, monkeypatch):
     tone(corpus / "a.wav")
 
-    settings = load_params(REPOSITORY / PARAMS).downsample
-
     def deny(*arguments, **options):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", deny)
-    row = convert_file(Job(corpus / "a.wav", "a.wav", None, Path("out"), "a.flac", None, settings))
-    assert (row.status, row.reason) == ("rejected", "cannot be read: Permission denied")
+    row = convert_file(Job(corpus / "a.wav", "a.wav", None, Path("out"), "a.flac", None, 24000, 0.5))
+    assert (row["status"], row["reason"]) == ("rejected", "cannot be read: Permission denied")

@@ -8,8 +8,9 @@ import pytest
 
 from melnet.data.dataset import Normalisation
 from melnet.data.shards import Shards
-from stages.command import MODELS, SHARDS, StageError
+from stages.command import StageError
 from stages.evaluate import evaluate
+from stages.paths import MODELS, SHARDS
 
 FIGURES = ("nll", "baseline_band_nll", "baseline_previous_frame_nll")
 

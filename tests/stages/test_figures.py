@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from melnet.audio.mel import MelSpec
 from stages.figures import curves, save, spectrogram_strip, waveforms
-from stages.parameters import Mel, mel_edges
 
-MEL = Mel(n_fft=2048, hop_length=512, n_mels=32, fmin=300.0, fmax=8000.0, floor=1e-5)
+MEL = MelSpec(sample_rate=24000, n_fft=2048, hop_length=512, n_mels=32, fmin=300.0, fmax=8000.0, floor=1e-5)
 SECONDS_PER_FRAME = 512 / 24000
 HISTORY = {"loss": [0.9, 0.5, 0.3], "val_loss": [1.0, 0.6, 0.7], "learning_rate": [8e-4, 8e-4, 4e-4]}
 
@@ -21,7 +21,7 @@ def rng():
 @pytest.fixture
 def strip(rng):
     rows = [("generated", rng.normal(size=(4, 100, 32))), ("real", rng.normal(size=(4, 50, 32)))]
-    return spectrogram_strip(rows, mel_edges(MEL), SECONDS_PER_FRAME)
+    return spectrogram_strip(rows, MEL.edges_hz, SECONDS_PER_FRAME)
 
 
 def spectrogram_axes(figure):
@@ -31,7 +31,7 @@ def spectrogram_axes(figure):
 def make_figures(seed):
     rng = np.random.default_rng(seed)
     return [
-        spectrogram_strip([("one", rng.normal(size=(2, 20, 32)))], mel_edges(MEL), SECONDS_PER_FRAME),
+        spectrogram_strip([("one", rng.normal(size=(2, 20, 32)))], MEL.edges_hz, SECONDS_PER_FRAME),
         waveforms([rng.uniform(-1, 1, 5000)], 24000, ["one"]),
         curves(HISTORY | {"loss": rng.uniform(0, 1, 3).tolist()}),
     ]
@@ -72,7 +72,7 @@ def test_strip_names_its_rows_and_units(strip):
 
 def test_strip_ticks_are_hz_at_the_bands_of_that_frequency(strip):
     axes = spectrogram_axes(strip)[0]
-    centres = mel_edges(MEL)[1:-1]
+    centres = MEL.edges_hz[1:-1]
     ticks = dict(zip((float(label.get_text()) for label in axes.get_yticklabels()), axes.get_yticks(), strict=True))
     assert {500, 1000, 5000} <= set(ticks)
     for hz, height in ticks.items():
@@ -93,7 +93,7 @@ def test_strip_has_one_scale_of_time_and_colour_for_all_rows(strip):
 def test_strip_draws_low_bands_at_the_bottom_and_early_frames_at_the_left():
     log_mel = np.zeros((1, 20, 32))
     log_mel[0, 15, 3] = 1
-    figure = spectrogram_strip([("one", log_mel)], mel_edges(MEL), SECONDS_PER_FRAME)
+    figure = spectrogram_strip([("one", log_mel)], MEL.edges_hz, SECONDS_PER_FRAME)
     image = spectrogram_axes(figure)[0].images[0]
     assert image.origin == "lower"
     assert image.get_array()[3, 15] == 1
@@ -102,7 +102,7 @@ def test_strip_draws_low_bands_at_the_bottom_and_early_frames_at_the_left():
 
 def test_strip_labels_do_not_touch(rng):
     rows = [("long", rng.normal(size=(8, 200, 32))), ("short", rng.normal(size=(8, 50, 32)))]
-    figure = spectrogram_strip(rows, mel_edges(MEL), SECONDS_PER_FRAME)
+    figure = spectrogram_strip(rows, MEL.edges_hz, SECONDS_PER_FRAME)
     figure.canvas.draw()
     for row in (spectrogram_axes(figure)[:8], spectrogram_axes(figure)[8:]):
         boxes = [label.get_window_extent() for axes in row for label in axes.get_xticklabels()]
@@ -112,7 +112,7 @@ def test_strip_labels_do_not_touch(rng):
 
 def test_strip_of_silence_is_drawn(tmp_path):
     silence = np.full((2, 30, 32), np.log(1e-5))
-    save(spectrogram_strip([("silence", silence)], mel_edges(MEL), SECONDS_PER_FRAME), tmp_path / "silence.png")
+    save(spectrogram_strip([("silence", silence)], MEL.edges_hz, SECONDS_PER_FRAME), tmp_path / "silence.png")
 
 
 def test_waveforms_share_seconds_and_amplitudes(rng):

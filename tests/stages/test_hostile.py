@@ -1,4 +1,4 @@
-"""A corpus of anything: every file gets its row, nothing lies outside the folder, and the stage ends by itself."""
+"""A corpus of arbitrary files: each gets a row, nothing is written outside the output folder, the stage ends."""
 
 import os
 import resource
@@ -13,11 +13,11 @@ import pytest
 import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ruamel.yaml import YAML
 
-from stages.corpus.files import MANIFEST
+from stages.corpus.manifest import MANIFEST
 from stages.downsample import downsample
 from stages.parameters import load_params
+from tests.params_file import edit_params
 
 ROOT = Path(__file__).parents[2]
 OUTPUT = Path("data/24k")
@@ -25,7 +25,7 @@ OUTPUT = Path("data/24k")
 
 @pytest.fixture
 def corpus(tmp_path, monkeypatch):
-    """An empty corpus in an empty project, which is the working folder."""
+    """Return an empty corpus in an empty project, and make the project the working folder."""
     monkeypatch.chdir(tmp_path)
     path = Path("recordings")
     path.mkdir()
@@ -33,16 +33,12 @@ def corpus(tmp_path, monkeypatch):
 
 
 def params(**changes):
-    yaml = YAML(typ="safe")
-    content = yaml.load(ROOT / "params.yaml")
-    content["corpus"]["path"] = "recordings"
-    content["downsample"] |= {"max_rejected": 1.0, "min_seconds": 0.0} | changes
-    yaml.dump(content, Path("params.yaml"))
-    return load_params(Path("params.yaml"))
+    settings = {"max_rejected": 1.0, "min_seconds": 0.0} | changes
+    return load_params(edit_params(Path(), {"corpus": {"path": "recordings"}, "downsample": settings}))
 
 
 def run(**changes):
-    """The stage's rows by path, once the whole of what it wrote is looked at."""
+    """Run the stage, check which files it wrote, and return the rows of its manifest by path."""
     outside = {path for path in Path().rglob("*") if not path.is_relative_to("data")}
     downsample(params(**changes))
     rows = {row["path"]: row for row in pq.read_table(OUTPUT / MANIFEST).to_pylist()}
@@ -59,7 +55,7 @@ def wave(path, frames=2400, rate=24000, channels=1, **options):
     return path
 
 
-def test_files_of_every_kind_of_trouble(corpus):
+def test_troublesome_files_are_used_or_rejected_with_a_reason(corpus):
     wave(corpus / "8 bit.wav", subtype="PCM_U8")
     wave(corpus / "24 bit.wav", subtype="PCM_24")
     wave(corpus / "a-law.wav", subtype="ALAW")
@@ -74,6 +70,11 @@ def test_files_of_every_kind_of_trouble(corpus):
     (corpus / "header only.wav").write_bytes(whole[:44])
     (corpus / "no bytes.wav").write_bytes(b"")
     (corpus / "cut.wav").write_bytes(whole[:1000])
+    sphere = wave(corpus / "sphere.wav", format="NIST").read_bytes()
+    (corpus / "cut sphere.wav").write_bytes(sphere[:-2])
+    sun = wave(corpus / "sun.au").read_bytes()
+    (corpus / "cut sun.au").write_bytes(sun[:-2])
+    wave(corpus / "paris.paf", format="PAF")
     (corpus / "claims hours.wav").write_bytes(whole[:40] + struct.pack("<I", 2**31) + whole[44:])
     (corpus / "text.wav").write_text("Dear diary,")
     vorbis = wave(corpus / "one.ogg").read_bytes()
@@ -82,16 +83,19 @@ def test_files_of_every_kind_of_trouble(corpus):
     used = {name for name, row in rows.items() if row["status"] == "ok"}
     assert used == {
         *("8 bit.wav", "24 bit.wav", "a-law.wav", "384 kHz.wav", "64 channels.wav", "compressed.aifc", "loud.wav"),
-        *("one sample.wav", "single.wav", "whole.wav", "one.ogg"),
+        *("one sample.wav", "single.wav", "whole.wav", "one.ogg", "sphere.wav", "sun.au"),
     }
     reasons = {name: row["reason"] for name, row in rows.items() if name not in used}
     assert reasons == {
         "1 Hz.wav": "a sample rate of 1 Hz, which holds no sound; the least is 1000 Hz",
         "chained.ogg": "several Ogg streams one after another, of which only the first can be read",
         "claims hours.wav": "truncated: its header claims 2147483648 bytes of audio, the file holds 4800",
+        "cut sphere.wav": "truncated: its header claims 2400 frames, the file holds 2399",
+        "cut sun.au": "truncated or damaged; libsndfile notes: Data Size : 4800 (should be 4798)",
         "cut.wav": "truncated: its header claims 4800 bytes of audio, the file holds 956",
         "header only.wav": "truncated: its header claims 4800 bytes of audio, the file holds 0",
         "no bytes.wav": "empty: it holds no bytes",
+        "paris.paf": "whether a file of format PAF is whole cannot be told; convert it to FLAC or WAV",
         "text.wav": "not audio in any format that can be read",
     }
     assert rows["loud.wav"]["gain"] == pytest.approx(1e-30, rel=1e-2)
@@ -154,7 +158,7 @@ suffixes = st.sampled_from([b".wav", b".WAV", b".flac", b"", b".mp3", b".txt"])
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(names=st.lists(st.tuples(st.lists(parts, max_size=2), parts, suffixes), min_size=1, max_size=60))
 def test_any_names(tmp_path_factory, names):
-    """2,400 names at most, in folders whose names are no better."""
+    """Up to 2,400 files with arbitrary names, in folders with arbitrary names."""
     folder = tmp_path_factory.mktemp("names")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -168,7 +172,7 @@ def test_any_names(tmp_path_factory, names):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with path.open("xb") as file:
                     file.write(content)
-            except OSError:  # too long, or a folder of another's
+            except OSError:  # the name is too long, or taken by a folder
                 continue
             hidden = any(part.startswith(".") and not part.startswith("..") for part in path.parts)
             made += not hidden
@@ -188,7 +192,7 @@ def limited(gigabytes):
 @pytest.mark.timeout(1200)
 @pytest.mark.skipif(os.environ.get("FAULTS") == "bounded", reason="takes too long for the bounded form")
 def test_a_recording_of_ten_hours_in_little_memory(corpus):
-    """Most of it a hole in the file, which decodes like any other samples."""
+    """Most of the file is a hole, which reads as zeros."""
     rate, seconds = 8000, 36000
     path = wave(corpus / "night.wav", rate, rate, subtype="PCM_16")
     with path.open("r+b") as file:

@@ -11,10 +11,11 @@ import pytest
 import soundfile
 
 from melnet.data.shards import ShardError, Shards
-from stages.command import CLEAN, SHARDS, StageError
-from stages.corpus.files import MANIFEST
+from stages.command import StageError
+from stages.corpus.manifest import MANIFEST
 from stages.downsample import downsample
 from stages.parameters import Params, load_params
+from stages.paths import CLEAN, SHARDS
 from stages.slice import slice_recordings
 
 ROOT = Path(__file__).parents[2]

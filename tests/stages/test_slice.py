@@ -12,13 +12,15 @@ import soundfile
 
 import stages.slice
 from melnet.audio.spectrogram import log_mel
+from melnet.data import slicing
 from melnet.data.band_statistics import MIN_STD
 from melnet.data.shards import Shards
 from melnet.data.split import SPLITS
-from stages.command import CLEAN, PARAMS, SHARDS, StageError
-from stages.corpus.files import MANIFEST, SCHEMA
+from stages.command import StageError
+from stages.corpus.manifest import MANIFEST, SCHEMA
 from stages.execution.parallel import parallel
 from stages.parameters import Params, load_params
+from stages.paths import CLEAN, PARAMS, SHARDS
 from stages.slice import slice_recordings
 
 RATE = 24000
@@ -67,7 +69,7 @@ def contents() -> dict[str, bytes]:
 
 def whole(path: str) -> np.ndarray:
     samples, _ = soundfile.read(CLEAN / Path(path).with_suffix(".flac"), dtype="float32")
-    return log_mel(samples, DEFAULTS.mel, RATE)
+    return log_mel(samples, DEFAULTS.mel_spec)
 
 
 def test_every_slice_of_every_recording_is_in_one_split(capsys):
@@ -92,7 +94,7 @@ def test_every_slice_of_every_recording_is_in_one_split(capsys):
     )
     assert last.rpartition("; ")[0] == (
         f"slices of 50 frames: {', '.join(minutes.values())}, in data/shards; "
-        "1 of 4 recordings shorter than a slice (1.07 s)"
+        "1 of 4 recordings are shorter than a slice (1.07 s)"
     )
 
 
@@ -128,8 +130,8 @@ def test_chunks_do_not_show(monkeypatch):
     record({"a.wav": 60.0, "b.wav": 20.0})
     slice_recordings(params())
     splits = read()
-    monkeypatch.setattr(stages.slice, "CHUNK_FRAMES", 100)
-    monkeypatch.setattr(stages.slice, "TASK_CHUNKS", 3)
+    monkeypatch.setattr(slicing, "CHUNK_FRAMES", 100)
+    monkeypatch.setattr(slicing, "TASK_CHUNKS", 3)
     slice_recordings(params(shard_rows=7))
     for split, slices in read().items():
         assert list(slices) == list(splits[split])

@@ -9,25 +9,25 @@ import pandas as pd
 import pytest
 
 from melnet.saved import ModelError, load
-from stages.command import MODELS, SHARDS, StageError
+from stages.command import StageError
 from stages.fingerprint import fingerprint
 from stages.model import model
 from stages.parameters import Tier
+from stages.paths import MODELS, SHARDS
 from stages.train import CHECKPOINTS, LOGS, train
 
 
 def test_outputs(workspace):
-    description, tiers = load(MODELS)
-    assert description.frames == 10
-    assert description.mel == workspace.mel
-    assert description.tiers == ["tier-1"]
+    config, tiers = load(MODELS)
+    assert config.frames == 10
+    assert config.mel == workspace.mel_spec
+    assert config.tiers == ["tier-1"]
     assert [tier.bands for tier in tiers] == [32]
     metrics = json.loads(Path("metrics/train/tier-1.json").read_text())
     history = pd.read_csv("metrics/history/tier-1.csv")
     assert history["epoch"].tolist() == [1, 2]
     assert metrics["val_loss"] == history["val_loss"].min()
     assert history["loss"].iloc[1] < history["loss"].iloc[0]
-    assert Path("plots/training/tier-1.png").stat().st_size > 10_000
     assert any((LOGS / "tier-1/tensorboard").rglob("events*"))
     assert any((LOGS / "tier-1/dvclive").rglob("*.tsv"))
     assert not list(CHECKPOINTS.iterdir())
@@ -80,9 +80,9 @@ def three_tiers(params):
     return params.model_copy(update={"model": params.model.model_copy(update={"tiers": tiers})})
 
 
-def untrained(tier, *, progress, **_):
+def untrained(tier, data, config, checkpoint, callbacks):
     """In place of training: one epoch, after which the weights are as they were."""
-    progress.history = [{"epoch": 1, "loss": 1.0, "val_loss": 1.0, "learning_rate": 1e-3}]
+    checkpoint.history = [{"epoch": 1, "loss": 1.0, "val_loss": 1.0, "learning_rate": 1e-3}]
 
 
 def test_one_tier_of_three_is_trained_and_the_others_stay(workspace, monkeypatch):

@@ -1,4 +1,4 @@
-"""Conversion to mono at one rate: lengths, levels, and what cannot be used."""
+"""Conversion to mono at one rate: lengths, levels, and signals that cannot be used."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,8 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from melnet.audio.convert import UnusableAudio, convert, inspect, joined, mono_blocks, read_mono, resampled, write_wav
+from melnet.audio.convert import convert, inspect, mono_blocks, resampled
+from melnet.audio.integrity import UnusableAudio
 
 
 def tone(frames, sample_rate, level=0.5):
@@ -20,7 +21,7 @@ def blocks_of(signal, length):
 
 
 def converted(path, samples, source_rate, subtype="DOUBLE", sample_rate=24000):
-    """Write a WAV, convert it, and give what the FLAC holds and its levels."""
+    """Write a WAV, convert it, and return the samples in the FLAC, and the levels."""
     soundfile.write(path, samples, source_rate, subtype, format="WAV")
     target = path.with_suffix(".flac")
     levels = convert(inspect(path), target, sample_rate)
@@ -163,13 +164,6 @@ def test_a_file_that_shrinks_while_it_is_read(tmp_path):
         convert(source, tmp_path / "out.flac", 24000)
 
 
-def test_files_that_cannot_be_opened(tmp_path):
-    with pytest.raises(UnusableAudio, match="cannot be read: No such file"):
-        inspect(tmp_path / "none.wav")
-    with pytest.raises(UnusableAudio, match="cannot be read: Is a directory"):
-        inspect(tmp_path)
-
-
 def test_a_target_that_cannot_be_written_is_not_the_recordings_fault(tmp_path):
     path = tmp_path / "in.wav"
     soundfile.write(path, tone(24000, 24000), 24000)
@@ -181,65 +175,3 @@ def test_same_recording_same_bytes(tmp_path):
     for name in ("a", "b"):
         converted(tmp_path / f"{name}.wav", tone(44100, 44100), 44100)
     assert (tmp_path / "a.flac").read_bytes() == (tmp_path / "b.flac").read_bytes()
-
-
-def test_read_mono_reads_any_part(tmp_path):
-    path = tmp_path / "in.flac"
-    signals = np.random.default_rng(0).uniform(-1, 1, (1000, 2))
-    soundfile.write(path, signals, 24000, "PCM_24")
-    samples = read_mono(path)
-    assert samples.dtype == np.float32
-    np.testing.assert_allclose(samples, signals.mean(axis=1), atol=1e-6)
-    np.testing.assert_array_equal(read_mono(path, 100, 50), samples[100:150])
-    np.testing.assert_array_equal(read_mono(path, 990, 50), samples[990:])
-    np.testing.assert_array_equal(read_mono(path, 990), samples[990:])
-    assert read_mono(path, 2000, 10).shape == (0,)
-
-
-def test_write_wav(tmp_path):
-    path = tmp_path / "new" / "out.wav"
-    signal = tone(2400, 24000, level=0.2).astype(np.float32)
-    write_wav(path, signal, 24000)
-    info = soundfile.info(path)
-    assert (info.format, info.subtype, info.samplerate, info.frames) == ("WAV", "PCM_16", 24000, 2400)
-    np.testing.assert_allclose(read_mono(path), signal, atol=2.0**-15)
-    write_wav(path, 100 * signal, 24000, normalise=True)
-    assert np.abs(read_mono(path)).max() == pytest.approx(0.95, abs=1e-4)
-    write_wav(path, np.array([2.0, -2.0]), 24000)
-    np.testing.assert_allclose(read_mono(path), [1, -1], atol=2.0**-15)
-
-
-def test_write_wav_leaves_silence_silent(tmp_path):
-    write_wav(tmp_path / "out.wav", np.zeros(100), 24000, normalise=True)
-    assert not read_mono(tmp_path / "out.wav").any()
-
-
-@pytest.mark.parametrize("samples", [np.array([0.0, np.nan]), np.array([np.inf]), np.zeros((2, 2))])
-def test_write_wav_refuses_what_is_no_signal(tmp_path, samples):
-    with pytest.raises(ValueError, match=r"out\.wav: samples of shape"):
-        write_wav(tmp_path / "out.wav", samples, 24000)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("phase", [0.0, 1.0, 2.5, 4.0, 5.8])
-def test_a_tone_goes_on_through_a_joint(phase):
-    """Whatever the phase in which the second signal was made: no step, no dip, no beat."""
-    rate, hz, overlap, fade = 24000, 220.0, 3584, 1024
-    time = np.arange(rate) / rate
-    before = np.sin(2 * np.pi * hz * time).astype(np.float32)
-    after = np.sin(2 * np.pi * hz * time + phase).astype(np.float32)
-    both = joined(before, after, overlap=overlap, fade=fade)
-    assert abs(len(both) - (2 * rate - overlap)) <= fade // 2
-    np.testing.assert_array_equal(both[: rate - fade], before[:-fade])
-    around = both[rate - 2 * fade : rate + fade]
-    assert np.abs(np.diff(around)).max() < 1.1 * 2 * np.pi * hz / rate
-    period = round(rate / hz)
-    peaks = [np.abs(around[i : i + period]).max() for i in range(0, len(around) - period, period)]
-    assert min(peaks) > 0.95
-
-
-def test_signals_too_short_to_join_are_refused():
-    with pytest.raises(ValueError, match="overlap of 100 samples"):
-        joined(np.zeros(50), np.zeros(500), overlap=100, fade=20)
-    with pytest.raises(ValueError, match="overlap of 100 samples"):
-        joined(np.zeros(500), np.zeros(110), overlap=100, fade=20)

@@ -1,4 +1,4 @@
-"""No truncated or damaged file passes as a whole one."""
+"""Truncated and damaged files are refused, whole ones accepted."""
 
 import itertools
 import struct
@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from melnet.audio.convert import UnusableAudio, convert, inspect, mono_blocks
-from melnet.audio.integrity import NotAudio
+from melnet.audio.convert import convert, inspect, mono_blocks
+from melnet.audio.integrity import NotAudio, UnusableAudio
 
 # Format, subtype, channels, Hz.
 KINDS = [
@@ -26,13 +26,20 @@ KINDS = [
     ("AIFF", "PCM_16", 2, 44100),
     ("AIFF", "FLOAT", 1, 44100),
     ("AU", "PCM_16", 2, 44100),
+    ("AU", "G721_32", 1, 8000),
     ("CAF", "PCM_16", 2, 48000),
+    ("CAF", "PCM_24", 1, 48000),
+    ("CAF", "FLOAT", 1, 48000),
     ("CAF", "ALAC_16", 2, 48000),
+    ("SVX", "PCM_S8", 1, 22050),
     ("SVX", "PCM_16", 1, 44100),
     ("NIST", "PCM_16", 2, 16000),
+    ("NIST", "ULAW", 1, 8000),
+    ("MAT4", "PCM_16", 1, 44100),
     ("MAT4", "FLOAT", 2, 48000),
     ("HTK", "PCM_16", 1, 16000),
     ("WVE", "ALAW", 1, 8000),
+    ("VOC", "PCM_U8", 1, 22050),
     ("VOC", "PCM_16", 2, 44100),
     ("FLAC", "PCM_S8", 1, 16000),
     ("FLAC", "PCM_16", 2, 44100),
@@ -55,7 +62,7 @@ def sound_bytes(path, kind):
 
 
 def check(path, content):
-    """Look at, and decode, a file of these bytes; its frames."""
+    """Inspect and decode a file with these bytes; return the number of frames."""
     path.write_bytes(content)
     source = inspect(path)
     return sum(len(block) for block in mono_blocks(source, 10000))
@@ -63,18 +70,18 @@ def check(path, content):
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind)))
 def test_whole_files_pass_and_truncated_ones_do_not(tmp_path, kind):
-    path = tmp_path / "file"  # the content decides, not the name
+    path = tmp_path / "file"  # the name says nothing about the format
     whole = sound_bytes(path, kind)
     frames = check(path, whole)
     assert frames >= kind[3] // 2 + 16
-    near_the_end = [1, 2, 3, 4, 8, 27, 28, 50, 100, 128, 500]
+    near_the_end = [*range(1, 17), 27, 28, 50, 100, 128, 500]
     cuts = {len(whole) - near for near in near_the_end} | set(np.linspace(0, len(whole) - 600, 12, dtype=int).tolist())
     for cut in sorted(cuts):
         try:
             passed = check(path, whole[:cut])
         except UnusableAudio:
             continue
-        # What was cut off can only have been padding or an end mark.
+        # The last byte of these formats can be padding or an end mark.
         assert (passed, len(whole) - cut) == (frames, 1), f"cut at byte {cut} of {len(whole)}"
         assert kind[0] in {"CAF", "VOC"}
 
@@ -90,13 +97,13 @@ def test_damage_in_the_middle_is_found(tmp_path, kind):
             check(path, bytes(damaged))
 
 
-def test_flac_whose_frames_are_valid_but_not_its_own_is_found_by_the_checksum(tmp_path):
+def test_flac_with_other_samples_than_its_checksum_says(tmp_path):
     path = tmp_path / "file"
     whole = bytearray(sound_bytes(path, ("FLAC", "PCM_24", 2, 48000)))
     whole[30] ^= 1  # a byte of the MD5 of the samples
     with pytest.raises(UnusableAudio, match="checksum"):
         check(path, bytes(whole))
-    whole[26:42] = bytes(16)  # an encoder that computes none
+    whole[26:42] = bytes(16)  # as of an encoder that computes none
     assert check(path, bytes(whole)) == 24016
 
 
@@ -125,6 +132,27 @@ def test_a_header_that_claims_hours_is_rejected(tmp_path):
         check(path, bytes(content))
 
 
+@pytest.mark.parametrize(
+    ("kind", "mark", "offset", "claimed"),
+    [
+        (("AU", "PCM_16", 1, 8000), b".snd", 8, struct.pack(">I", 9000)),
+        (("SVX", "PCM_16", 1, 8000), b"BODY", 4, struct.pack(">I", 9000)),
+        (("VOC", "PCM_16", 1, 8000), b"Creative", 27, struct.pack("<I", 9000)[:3]),
+        (("WVE", "ALAW", 1, 8000), b"ALaw", 18, struct.pack(">I", 9000)),
+        (("MAT4", "PCM_16", 1, 8000), b"wavedata", -12, struct.pack("<I", 9000)),
+        (("NIST", "PCM_16", 1, 8000), b"sample_count -i ", 16, b"9000"),
+        (("CAF", "PCM_16", 1, 8000), b"data", 4, struct.pack(">q", 8038)),
+    ],
+)
+def test_rare_formats_whose_header_claims_more_than_they_hold(tmp_path, kind, mark, offset, claimed):
+    path = tmp_path / "file"
+    content = bytearray(sound_bytes(path, kind))
+    start = content.index(mark) + offset
+    content[start : start + len(claimed)] = claimed
+    with pytest.raises(UnusableAudio, match="truncated"):
+        check(path, bytes(content))
+
+
 def test_chunks_around_the_samples_do_not_matter(tmp_path):
     path = tmp_path / "file"
     whole = sound_bytes(path, ("WAV", "PCM_16", 1, 8000))
@@ -136,10 +164,10 @@ def test_chunks_around_the_samples_do_not_matter(tmp_path):
 def test_aiff_whose_frame_count_exceeds_its_samples(tmp_path):
     path = tmp_path / "file"
     whole = sound_bytes(path, ("AIFF", "PCM_16", 1, 44100))
-    place = whole.index(b"COMM") + 10
+    offset = whole.index(b"COMM") + 10
     claimed = struct.pack(">I", 22067)
     with pytest.raises(UnusableAudio, match="claims 22067 frames, the file holds 22066"):
-        check(path, whole[:place] + claimed + whole[place + 4 :])
+        check(path, whole[:offset] + claimed + whole[offset + 4 :])
 
 
 def test_ogg_pages_missing_repeated_or_chained(tmp_path):
@@ -156,7 +184,7 @@ def test_ogg_pages_missing_repeated_or_chained(tmp_path):
 
 
 def mp3_frames(path, *, variable):
-    """The frames of an MP3, the first of which is the index."""
+    """Return the frames of an MP3 (of variable bit rate: all in one); the first is the index."""
     mode = "VARIABLE" if variable else "CONSTANT"
     with soundfile.SoundFile(
         path, "w", 48000, 1, "MPEG_LAYER_III", format="MP3", bitrate_mode=mode, compression_level=0.5
@@ -195,17 +223,18 @@ def test_mp3_of_variable_rate_without_index_is_rejected(tmp_path):
         check(path, content[second:])
 
 
-def test_mp3_tags_at_both_ends_are_no_damage(tmp_path):
+def test_mp3_with_tags_at_both_ends_is_whole(tmp_path):
     path = tmp_path / "file"
     whole = b"".join(mp3_frames(path, variable=False))
     front = b"ID3\x04\0\0" + bytes([0, 0, 1, 72]) + bytes(200)
     assert check(path, front + whole + b"TAG" + bytes(125)) == 48000
 
 
-def test_formats_without_any_length_are_rejected(tmp_path):
+@pytest.mark.parametrize("container", ["AVR", "IRCAM", "MAT5", "MPC2K", "PAF", "PVF", "SDS", "XI"])
+def test_formats_that_cannot_be_checked_are_rejected(tmp_path, container):
     path = tmp_path / "file"
-    content = sound_bytes(path, ("PAF", "PCM_16", 1, 8000))
-    with pytest.raises(UnusableAudio, match="format PAF"):
+    content = sound_bytes(path, (container, soundfile.default_subtype(container) or "PCM_16", 1, 44100))
+    with pytest.raises(UnusableAudio, match=f"format {container} is whole cannot be told; convert it"):
         check(path, content)
 
 
@@ -216,7 +245,7 @@ def test_other_files_are_not_audio(tmp_path, content):
 
 
 def test_scrambled_headers_raise_nothing_else(tmp_path):
-    """Any bytes at all end in samples or in :class:`UnusableAudio`."""
+    """Whatever the bytes, the result is samples or :class:`UnusableAudio`."""
     rng = np.random.default_rng(1)
     path = tmp_path / "file"
     for kind in KINDS:

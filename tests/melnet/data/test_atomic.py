@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from melnet.data.atomic import written, written_folder
+from melnet.data.atomic import atomic_folder, atomic_write
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -18,7 +18,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 def test_written_appears_with_its_content_in_new_folders(tmp_path):
     path = tmp_path / "a" / "b" / "result.json"
-    with written(path) as temporary:
+    with atomic_write(path) as temporary:
         assert temporary.suffix == ".json"
         temporary.write_text("new")
         assert not path.exists()
@@ -28,23 +28,23 @@ def test_written_appears_with_its_content_in_new_folders(tmp_path):
 def test_written_replaces_only_on_success(tmp_path):
     path = tmp_path / "result.json"
     path.write_text("old")
-    with pytest.raises(RuntimeError, match="stop"), written(path) as temporary:
+    with pytest.raises(RuntimeError, match="stop"), atomic_write(path) as temporary:
         temporary.write_text("half")
         raise RuntimeError("stop")
     assert contents(tmp_path) == {"result.json": "old"}
-    with written(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("new")
     assert contents(tmp_path) == {"result.json": "new"}
 
 
 def test_written_takes_the_longest_names(tmp_path):
     path = tmp_path / ("x" * 250 + ".flac")
-    with written(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("new")
     assert path.read_text() == "new"
 
 
-@pytest.mark.parametrize("helper", [written, written_folder])
+@pytest.mark.parametrize("helper", [atomic_write, atomic_folder])
 def test_results_are_as_readable_as_the_umask_says(tmp_path, helper):
     previous = os.umask(0o027)
     try:
@@ -52,14 +52,14 @@ def test_results_are_as_readable_as_the_umask_says(tmp_path, helper):
             temporary.touch()
     finally:
         os.umask(previous)
-    expected = 0o640 if helper is written else 0o750
+    expected = 0o640 if helper is atomic_write else 0o750
     assert (tmp_path / "result").stat().st_mode & 0o777 == expected
 
 
 def test_written_folder_replaces_the_whole_folder(tmp_path):
     path = tmp_path / "data" / "24k"
     for name in ("first", "second"):
-        with written_folder(path) as temporary:
+        with atomic_folder(path) as temporary:
             assert temporary.parent == path.parent
             (temporary / name).write_text(name)
     assert contents(path) == {"second": "second"}
@@ -70,7 +70,7 @@ def test_written_folder_keeps_the_old_on_an_error(tmp_path):
     path = tmp_path / "24k"
     path.mkdir()
     (path / "old").write_text("old")
-    with pytest.raises(KeyboardInterrupt), written_folder(path) as temporary:
+    with pytest.raises(KeyboardInterrupt), atomic_folder(path) as temporary:
         (temporary / "half").write_text("half")
         raise KeyboardInterrupt
     assert contents(path) == {"old": "old"}
@@ -81,7 +81,7 @@ def test_written_folder_puts_the_old_back_when_the_new_cannot_take_its_place(tmp
     path = tmp_path / "24k"
     path.mkdir()
     (path / "old").write_text("old")
-    with pytest.raises(FileNotFoundError), written_folder(path) as temporary:
+    with pytest.raises(FileNotFoundError), atomic_folder(path) as temporary:
         temporary.rename(tmp_path / "elsewhere")
     assert contents(path) == {"old": "old"}
     assert sorted(item.name for item in tmp_path.iterdir()) == ["24k", "elsewhere"]
@@ -96,7 +96,7 @@ def test_written_folder_replaces_a_file_or_a_link_but_not_its_target(tmp_path, k
         path.write_text("old")
     else:
         path.symlink_to(target)
-    with written_folder(path) as temporary:
+    with atomic_folder(path) as temporary:
         (temporary / "new").write_text("new")
     assert not path.is_symlink()
     assert contents(path) == {"new": "new"}
@@ -121,7 +121,7 @@ def leave_half(helper, path):
     assert result.returncode == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("helper", [written, written_folder])
+@pytest.mark.parametrize("helper", [atomic_write, atomic_folder])
 def test_what_a_killed_process_left_is_removed_at_the_next_use(tmp_path, helper):
     path, other = tmp_path / "result", tmp_path / "result-2"
     leave_half(helper, path)
@@ -140,7 +140,7 @@ def test_writers_of_different_files_of_a_folder_leave_each_other_alone(tmp_path)
 
     def write(name):
         for number in range(30):
-            with written(tmp_path / name) as temporary:
+            with atomic_write(tmp_path / name) as temporary:
                 temporary.write_text(f"{name} {number}")
 
     with ThreadPoolExecutor(len(names)) as pool:
@@ -150,7 +150,7 @@ def test_writers_of_different_files_of_a_folder_leave_each_other_alone(tmp_path)
 
 def test_written_folder_killed_between_its_two_renames_gives_the_old_back(tmp_path, monkeypatch):
     path = tmp_path / "24k"
-    with written_folder(path) as temporary:
+    with atomic_folder(path) as temporary:
         (temporary / "old").write_text("old")
     rename = Path.rename
 
@@ -162,23 +162,23 @@ def test_written_folder_killed_between_its_two_renames_gives_the_old_back(tmp_pa
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", killed)
         patch.setattr("melnet.data.atomic._remove", lambda path: None)  # as little as a killed process would
-        with pytest.raises(SystemExit), written_folder(path) as temporary:
+        with pytest.raises(SystemExit), atomic_folder(path) as temporary:
             (temporary / "new").write_text("new")
     assert not path.exists()
-    with pytest.raises(RuntimeError, match="stop"), written_folder(path):
+    with pytest.raises(RuntimeError, match="stop"), atomic_folder(path):
         raise RuntimeError("stop")
     assert contents(path) == {"old": "old"}
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("helper", [written, written_folder])
+@pytest.mark.parametrize("helper", [atomic_write, atomic_folder])
 def test_content_and_names_are_on_the_disk_when_it_is_done(tmp_path, helper, monkeypatch):
     synced = []
     monkeypatch.setattr("melnet.data.atomic._sync", synced.append)
     with helper(tmp_path / "result") as temporary:
-        if helper is written_folder:
+        if helper is atomic_folder:
             (temporary / "sub").mkdir()
             (temporary / "sub" / "file").write_text("new")
-    inside = [temporary / name for name in ("", "sub", "sub/file")] if helper is written_folder else [temporary]
+    inside = [temporary / name for name in ("", "sub", "sub/file")] if helper is atomic_folder else [temporary]
     assert sorted(synced[:-1]) == inside
     assert synced[-1] == tmp_path

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from melnet.data.dataset import Normalisation, Share, batches, draw, passages, shuffled_batches, steps_per_epoch
+from melnet.data.dataset import Normalisation, ProcessShard, batches, draw, passages, shuffled_batches, steps_per_epoch
 
 FRAMES, BANDS = 3, 2
 ROW_BYTES = 4 * FRAMES * BANDS
@@ -21,7 +21,7 @@ class FakeShards:
 
     def __init__(self, sizes, positions=()):
         self.groups, self.sizes = list(sizes), sizes
-        self.settings = SimpleNamespace(frames=FRAMES, bands=BANDS)
+        self.spec = SimpleNamespace(frames=FRAMES, bands=BANDS)
         self._positions = positions
 
     def read_group(self, index):
@@ -74,7 +74,7 @@ def test_slices_of_one_window_are_mixed_across_groups():
 
 def test_processes_share_every_batch_and_leave_nothing_out():
     for batch in batches(FakeShards([5, 9]), PLAIN, 6):
-        parts = [Share(index, 3).rows(batch) for index in range(3)]
+        parts = [ProcessShard(index, 3).rows(batch) for index in range(3)]
         assert {len(part.x) for part in parts} == {2}
         for whole, *shared in zip(batch, *parts, strict=True):
             np.testing.assert_array_equal(np.concatenate(shared), whole)

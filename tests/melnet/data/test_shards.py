@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,20 +14,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from melnet.audio.mel import MelSpec
 from melnet.data import shards
-from melnet.data.shards import Settings, ShardError, Shards, ShardWriter
-from stages.parameters import Mel
+from melnet.data.shards import ShardError, Shards, ShardSpec, ShardWriter
 
-MEL = Mel(n_fft=256, hop_length=64, n_mels=3, fmin=300.0, fmax=8000.0, floor=1e-5)
-SETTINGS = Settings(frames=4, sample_rate=24000, mel=MEL)
+MEL = MelSpec(sample_rate=24000, n_fft=256, hop_length=64, n_mels=3, fmin=300.0, fmax=8000.0, floor=1e-5)
+SPEC = ShardSpec(frames=4, mel=MEL)
 
 
-def slices(rows: int, made: Settings = SETTINGS) -> np.ndarray:
+def slices(rows: int, made: ShardSpec = SPEC) -> np.ndarray:
     values = np.random.default_rng(rows).normal(-5, 3, (rows, made.frames, made.bands))
     return values.astype(np.float32)
 
 
-def write(folder: Path, mels: np.ndarray, made: Settings = SETTINGS, shard_rows: int = 10) -> None:
+def write(folder: Path, mels: np.ndarray, made: ShardSpec = SPEC, shard_rows: int = 10) -> None:
     with ShardWriter(folder, made, shard_rows) as writer:
         writer.write("a/b.wav", np.arange(len(mels)) * made.frames, mels)
 
@@ -56,7 +57,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 )
 @settings(max_examples=60, deadline=None)
 def test_round_trip(parts, frames, bands, shard_rows, group_rows):
-    made = Settings(frames=frames, sample_rate=8000, mel=MEL.model_copy(update={"n_mels": bands}))
+    made = ShardSpec(frames=frames, mel=replace(MEL, n_mels=bands))
     mels = slices(sum(rows for _, rows in parts), made)
     positions = [(recording, k * frames) for recording, rows in parts for k in range(rows)]
     with TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
@@ -67,7 +68,7 @@ def test_round_trip(parts, frames, bands, shard_rows, group_rows):
                 writer.write(recording, np.arange(rows) * frames, mels[done : done + rows])
                 done += rows
         result = Shards(Path(name))
-        assert result.settings == made
+        assert result.spec == made
         assert len(result) == writer.rows == len(mels)
         np.testing.assert_array_equal(result.read_all(), mels)
         assert list(result.positions()) == positions
@@ -89,7 +90,7 @@ def test_groups_are_read_in_any_order(tmp_path):
 
 
 def test_row_groups_of_large_slices_are_short(tmp_path):
-    large = Settings(frames=2**17, sample_rate=24000, mel=MEL)
+    large = ShardSpec(frames=2**17, mel=MEL)
     write(tmp_path, slices(4, large), large)
     assert [group.rows for group in Shards(tmp_path).groups] == [2, 2]
 
@@ -101,7 +102,7 @@ def test_same_slices_same_bytes(tmp_path):
 
 
 def test_nothing_unfinished_is_left_behind(tmp_path):
-    with pytest.raises(RuntimeError, match="stop"), ShardWriter(tmp_path, SETTINGS, 10) as writer:
+    with pytest.raises(RuntimeError, match="stop"), ShardWriter(tmp_path, SPEC, 10) as writer:
         writer.write("a", np.arange(15), slices(15))
         raise RuntimeError("stop")
     assert list(contents(tmp_path)) == ["part-00000.parquet"]
@@ -113,7 +114,7 @@ def test_a_failure_while_finishing_leaves_nothing_behind(tmp_path, monkeypatch):
     def full(*_: object) -> None:
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"), ShardWriter(tmp_path, SETTINGS, 10) as writer:
+    with pytest.raises(OSError, match="disk full"), ShardWriter(tmp_path, SPEC, 10) as writer:
         writer.write("a", np.arange(5), slices(5))
         monkeypatch.setattr(pq.ParquetWriter, "write_batch", full)
     assert contents(tmp_path) == {}
@@ -140,9 +141,9 @@ def test_a_folder_without_shards(tmp_path):
 @pytest.mark.parametrize(
     "other",
     [
-        SETTINGS.model_copy(update={"sample_rate": 8000}),
-        SETTINGS.model_copy(update={"frames": 3}),
-        SETTINGS.model_copy(update={"mel": MEL.model_copy(update={"floor": 1e-4})}),
+        replace(SPEC, mel=replace(MEL, sample_rate=16000)),
+        replace(SPEC, frames=3),
+        replace(SPEC, mel=replace(MEL, floor=1e-4)),
     ],
     ids=["sample_rate", "frames", "floor"],
 )
@@ -163,14 +164,14 @@ def test_files_that_are_no_shards_are_named(tmp_path):
         Shards(tmp_path)
     pq.write_table(pa.table({"mel": [1.0]}), path)
     reindex(tmp_path)
-    with pytest.raises(ShardError, match=r"part-00000\.parquet: a Parquet file, but no shard"):
+    with pytest.raises(ShardError, match=r"part-00000\.parquet: a Parquet file, but not a shard"):
         Shards(tmp_path)
-    metadata = {shards.METADATA_KEY: SETTINGS.model_dump_json()}
+    metadata = {shards.METADATA_KEY: json.dumps(asdict(SPEC))}
     pq.write_table(pa.table({"mel": [1.0]}).replace_schema_metadata(metadata), path)
     reindex(tmp_path)
     with pytest.raises(ShardError, match=r"part-00000\.parquet: its columns .*: mel"):
         Shards(tmp_path)
-    newer = {shards.METADATA_KEY: SETTINGS.model_dump_json().replace('"version":2', '"version":3')}
+    newer = {shards.METADATA_KEY: json.dumps(asdict(SPEC) | {"version": 4})}
     pq.write_table(pa.table({"mel": [1.0]}).replace_schema_metadata(newer), path)
     reindex(tmp_path)
     with pytest.raises(ShardError, match=r"part-00000\.parquet: settings not understood: version"):

@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from melnet.data.split import SPLITS, Block, assign, cut, fitting_block, intervals, place, slices_per_block
-from stages.parameters import Slice
+from melnet.data.split import SPLITS, Block, assign, cut, fitting_block, intervals, position, slices_per_block
 
-SETTINGS = Slice(frames=50, block_seconds=20.0, valid=0.1, test=0.1, shard_rows=4096)
+SLICE_SECONDS = 50 * 512 / 24000
 corpora = st.dictionaries(st.text(min_size=1, max_size=8), st.integers(1, 60), min_size=1, max_size=20)
 
 
@@ -18,8 +17,8 @@ def blocks_of(corpus: dict[str, int], per_block: int) -> list[Block]:
 
 
 def test_blocks_are_whole_slices():
-    assert slices_per_block(SETTINGS, 24000, 512) == 19  # 20 s are 937.5 frames
-    assert slices_per_block(SETTINGS.model_copy(update={"block_seconds": 0.1}), 24000, 512) == 1
+    assert slices_per_block(20.0, SLICE_SECONDS) == 19  # 20 s are 937.5 frames
+    assert slices_per_block(0.1, SLICE_SECONDS) == 1
 
 
 @given(slices=st.integers(0, 500), per_block=st.integers(1, 50))
@@ -30,8 +29,8 @@ def test_blocks_cover_a_recording_without_overlap(slices, per_block):
     assert all(0 < block.last - block.first <= per_block for block in blocks)
 
 
-def test_places_are_the_same_on_every_machine():
-    assert [place(Block("a/b.wav", number, 0, 1)) for number in range(3)] == pytest.approx(
+def test_positions_are_the_same_on_every_machine():
+    assert [position(Block("a/b.wav", number, 0, 1)) for number in range(3)] == pytest.approx(
         [0.369249443736048, 0.987283432485943, 0.605317421235838], abs=1e-12
     )
 
@@ -60,7 +59,7 @@ def test_every_block_has_a_split_and_no_split_is_empty(corpus, per_block, valid,
     limits = intervals(valid, test)
     for block, split in zip(blocks, splits, strict=True):
         low, high = limits[split]
-        assert low <= place(block) < high or moved[split] == block
+        assert low <= position(block) < high or moved[split] == block
 
 
 @pytest.mark.parametrize("recording", ["song.wav", "a/b/c.flac", "ü"])
@@ -78,10 +77,10 @@ def test_many_short_recordings_give_each_split_its_share():
 
 
 def test_the_nearest_block_fills_an_empty_split():
-    blocks = [block for i in range(200) for block in [Block(f"{i}.wav", 0, 0, 1)] if place(block) > 0.3][:10]
+    blocks = [block for i in range(200) for block in [Block(f"{i}.wav", 0, 0, 1)] if position(block) > 0.3][:10]
     splits, moved = assign(blocks, 0.1, 0.1)
-    by_place = sorted(blocks, key=place)
-    assert moved == {"valid": by_place[0], "test": by_place[1]}
+    by_position = sorted(blocks, key=position)
+    assert moved == {"valid": by_position[0], "test": by_position[1]}
     assert Counter(splits) == {"train": 8, "valid": 1, "test": 1}
 
 

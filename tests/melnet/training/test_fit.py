@@ -1,26 +1,29 @@
 """Training: it learns, halves its rate on time, keeps its best epoch, and a kill leaves no trace in the result."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
 
+from melnet.audio.mel import MelSpec
 from melnet.data.dataset import Normalisation
-from melnet.data.shards import Settings, Shards, ShardWriter
+from melnet.data.shards import Shards, ShardSpec, ShardWriter
 from melnet.model.tier import Tier
-from melnet.training.fit import Progress, Replayed, TrainingDiverged, finished_epochs, fit, learning_rate
-from stages.parameters import Mel, Train
+from melnet.training.checkpoint import Checkpoint, finished_epochs
+from melnet.training.fit import ReplayableStream, TrainConfig, TrainingData, TrainingDiverged, fit, learning_rate
 from tests.weights import fixed
 
 FRAMES, BANDS = 6, 4
-MEL = Mel(n_fft=512, hop_length=128, n_mels=BANDS, fmin=100.0, fmax=3000.0, floor=1e-5)
-SETTINGS = Train(
+MEL = MelSpec(sample_rate=8000, n_fft=512, hop_length=128, n_mels=BANDS, fmin=100.0, fmax=3000.0, floor=1e-5)
+CONFIG = TrainConfig(
     epochs=4,
     batch_size=8,
     learning_rate=5e-3,
     momentum=0.9,
-    halve_every=2,
+    lr_halving_epochs=2,
     clip_norm=1.0,
-    average=0.8,
+    ema_decay=0.8,
     recompute=False,
     seed=3,
 )
@@ -35,21 +38,21 @@ def data(tmp_path_factory):
         phase = rng.uniform(0, 6.28, size=(count, 1, 1))
         time, band = np.arange(FRAMES)[:, None], np.arange(BANDS)
         x = np.sin(phase + time + 0.5 * band) + 0.1 * rng.normal(size=(count, FRAMES, BANDS))
-        with ShardWriter(folder / split, Settings(frames=FRAMES, sample_rate=8000, mel=MEL), 100) as writer:
+        with ShardWriter(folder / split, ShardSpec(FRAMES, MEL), 100) as writer:
             writer.write("wave", np.arange(count) * FRAMES, x.astype("float32"))
     zeros, ones = np.zeros(BANDS, np.float32), np.ones(BANDS, np.float32)
     plain = Normalisation(zeros, ones, -ones, ones)
-    return Shards(folder / "train"), Shards(folder / "valid"), plain
+    return TrainingData(Shards(folder / "train"), Shards(folder / "valid"), plain)
 
 
 def new_tier():
     return fixed(Tier(bands=BANDS, layers=1, hidden=6, num_components=2, min_sigma=0.02))
 
 
-def trained(data, path, callbacks=(), settings=SETTINGS, fingerprint="a"):
-    tier, progress = new_tier(), Progress(path, fingerprint)
-    fit(tier, *data, settings=settings, progress=progress, callbacks=callbacks)
-    return tier, progress
+def trained(data, path, callbacks=(), config=CONFIG, fingerprint="a"):
+    tier, checkpoint = new_tier(), Checkpoint(path, fingerprint)
+    fit(tier, data, config, checkpoint, callbacks)
+    return tier, checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -73,21 +76,21 @@ class Kill(keras.callbacks.Callback):
 
 
 def test_it_learns_and_keeps_the_best_epoch(undisturbed):
-    tier, progress = undisturbed
-    losses = [epoch["val_loss"] for epoch in progress.history]
-    assert [epoch["epoch"] for epoch in progress.history] == [1, 2, 3, 4]
+    tier, checkpoint = undisturbed
+    losses = [epoch["val_loss"] for epoch in checkpoint.history]
+    assert [epoch["epoch"] for epoch in checkpoint.history] == [1, 2, 3, 4]
     assert min(losses) < losses[0] - 0.05
-    assert progress.best_epoch["val_loss"] == min(losses)
-    for kept, weight in zip(progress.best, tier.get_weights(), strict=True):
+    assert checkpoint.best_epoch["val_loss"] == min(losses)
+    for kept, weight in zip(checkpoint.best, tier.get_weights(), strict=True):
         np.testing.assert_array_equal(kept, weight)
 
 
 def test_the_average_is_kept_not_the_last_step(data, undisturbed, tmp_path):
     """With nothing of the old in it, the average is the last step itself. And one that does not save leaves no file."""
-    settings = SETTINGS.model_copy(update={"epochs": 1, "average": 0.0})
-    progress = Progress(tmp_path / "tier.npz", "a", saves=False)
-    fit(new_tier(), *data, settings=settings, progress=progress)
-    (last,), averaged = progress.history, undisturbed[1].history[0]
+    settings = replace(CONFIG, epochs=1, ema_decay=0.0)
+    checkpoint = Checkpoint(tmp_path / "tier.npz", "a", saves=False)
+    fit(new_tier(), data, settings, checkpoint)
+    (last,), averaged = checkpoint.history, undisturbed[1].history[0]
     assert last["loss"] == averaged["loss"]
     assert last["val_loss"] != averaged["val_loss"]
     assert not list(tmp_path.iterdir())
@@ -98,21 +101,21 @@ def test_reported_validation_loss_is_that_of_the_slices(data, undisturbed):
     from melnet.backend import compiled
     from melnet.model.mixture import negative_log_likelihood
 
-    tier, progress = undisturbed
-    x = data[1].read_all()
+    tier, checkpoint = undisturbed
+    x = data.valid.read_all()
     nll = compiled(lambda x: negative_log_likelihood(x, tier({"x": x}), tier.min_sigma))(x)
-    assert float(np.mean(nll)) == pytest.approx(progress.best_epoch["val_loss"], abs=1e-5)
+    assert float(np.mean(nll)) == pytest.approx(checkpoint.best_epoch["val_loss"], abs=1e-5)
 
 
 def test_every_validation_is_of_all_slices_once(data, tmp_path):
     """Of weights that stay as they are, whatever the epoch: with more batches than Keras looks at first."""
-    still = SETTINGS.model_copy(update={"learning_rate": 1e-30, "batch_size": 2, "epochs": 4})
-    _, progress = trained(data, tmp_path / "tier.npz", settings=still)
-    assert len({epoch["val_loss"] for epoch in progress.history}) == 1
+    still = replace(CONFIG, learning_rate=1e-30, batch_size=2, epochs=4)
+    _, checkpoint = trained(data, tmp_path / "tier.npz", config=still)
+    assert len({epoch["val_loss"] for epoch in checkpoint.history}) == 1
 
 
 def test_a_replayed_stream_gives_the_batch_that_is_asked_for():
-    replayed = Replayed(lambda: iter("abcdef"), 6)
+    replayed = ReplayableStream(lambda: iter("abcdef"), 6)
     assert len(replayed) == 6
     assert "".join(replayed[index] for index in (0, 1, 2, 0, 1, 1, 5, 0, 3, 4, 5)) == "abcabbfadef"
 
@@ -130,24 +133,24 @@ def test_one_that_diverged_and_was_killed_ends_as_if_undisturbed(data, undisturb
     path = tmp_path / "tier.npz"
     with pytest.raises(TrainingDiverged, match=r"became nan at step 1 .* lower train\.learning_rate"):
         trained(data, path, [Poison()])
-    good = Progress(path, "a")
+    good = Checkpoint(path, "a")
     assert good.history == undisturbed[1].history[:2]
     assert all(np.isfinite(array).all() for array in good.best)
 
     with pytest.raises(KeyboardInterrupt):
         trained(data, path, [Kill(3)])
-    assert len(Progress(path, "a").history) == 3
+    assert len(Checkpoint(path, "a").history) == 3
 
-    tier, progress = trained(data, path)
-    assert progress.history == undisturbed[1].history
+    tier, checkpoint = trained(data, path)
+    assert checkpoint.history == undisturbed[1].history
     for resumed, whole in zip(tier.get_weights(), undisturbed[0].get_weights(), strict=True):
         np.testing.assert_array_equal(resumed, whole)
 
 
 def test_another_fingerprint_starts_afresh(undisturbed):
     path = undisturbed[1].path
-    assert len(Progress(path, "a").history) == 4
-    assert Progress(path, "b").history == []
+    assert len(Checkpoint(path, "a").history) == 4
+    assert Checkpoint(path, "b").history == []
     assert (finished_epochs(path, "a"), finished_epochs(path, "b")) == (4, 0)
 
 
@@ -155,7 +158,7 @@ def test_another_fingerprint_starts_afresh(undisturbed):
 def test_a_damaged_checkpoint_starts_afresh(tmp_path, content, capsys):
     path = tmp_path / "tier.npz"
     path.write_bytes(content)
-    assert Progress(path, "a").history == []
+    assert Checkpoint(path, "a").history == []
     assert finished_epochs(path, "a") == 0
     assert str(path) in capsys.readouterr().err
 
@@ -163,7 +166,7 @@ def test_a_damaged_checkpoint_starts_afresh(tmp_path, content, capsys):
 def test_rate_is_halved_exactly(undisturbed):
     rates = [epoch["learning_rate"] for epoch in undisturbed[1].history]
     assert rates == pytest.approx([5e-3, 5e-3, 2.5e-3, 2.5e-3])
-    settings = SETTINGS.model_copy(update={"learning_rate": 7e-4, "halve_every": 10})
+    settings = replace(CONFIG, learning_rate=7e-4, lr_halving_epochs=10)
     assert [learning_rate(settings, epoch) for epoch in (0, 9, 10, 19, 20, 30)] == [
         7e-4,
         7e-4,
@@ -175,6 +178,6 @@ def test_rate_is_halved_exactly(undisturbed):
 
 
 def test_a_loss_that_is_no_number_stops_at_once(data, tmp_path):
-    wild = SETTINGS.model_copy(update={"learning_rate": 1e30, "clip_norm": 1e30})
+    wild = replace(CONFIG, learning_rate=1e30, clip_norm=1e30)
     with pytest.raises(TrainingDiverged, match=r"at step \d+ .* learning rate 1e\+30"):
-        trained(data, tmp_path / "tier.npz", settings=wild)
+        trained(data, tmp_path / "tier.npz", config=wild)

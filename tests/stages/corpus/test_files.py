@@ -1,4 +1,4 @@
-"""Which files a corpus holds, and what is made of their names."""
+"""Which files a corpus holds, and the output names made of theirs."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.corpus.files import MANIFEST, named_audio, output_names, text, walk
+from stages.corpus.files import as_unicode, named_audio, output_names, walk
+from stages.corpus.manifest import MANIFEST
 
 
 def names(*paths):
@@ -15,7 +16,7 @@ def names(*paths):
 
 
 def found(root):
-    return {text(item.path): item.problem for item in walk(root)}
+    return {as_unicode(item.path): item.problem for item in walk(root)}
 
 
 def test_the_suffix_of_audio_becomes_flac():
@@ -84,9 +85,9 @@ def test_names_do_not_depend_on_the_order():
 
 
 def test_names_that_are_not_utf8_become_text_of_their_own():
-    escaped = text(Path(os.fsdecode(b"a\xff.wav")))
+    escaped = as_unicode(Path(os.fsdecode(b"a\xff.wav")))
     assert escaped.startswith("a\\xff.wav (")
-    assert escaped != text(Path("a\\xff.wav")) == "a\\xff.wav"
+    assert escaped != as_unicode(Path("a\\xff.wav")) == "a\\xff.wav"
 
 
 def test_files_links_and_folders(tmp_path):

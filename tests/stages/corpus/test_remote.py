@@ -1,4 +1,4 @@
-"""A corpus at a URL is converted as if it lay in a folder."""
+"""A corpus at a URL gives the same results as the same corpus in a folder."""
 
 import functools
 import http.server
@@ -9,11 +9,11 @@ import pytest
 from fsspec.spec import AbstractFileSystem
 
 from stages.command import StageError
-from stages.corpus.files import MANIFEST
+from stages.corpus.conversion import Job, convert_file
+from stages.corpus.manifest import MANIFEST
 from stages.corpus.remote import walk_url
-from stages.downsample import Job, convert_file, downsample
-from stages.parameters import load_params
-from tests.stages.conftest import ROOT, write_params
+from stages.downsample import downsample
+from tests.stages.conftest import write_params
 from tests.stages.test_downsample import OUTPUT, tone
 
 
@@ -38,7 +38,7 @@ def store():
 
 @pytest.fixture
 def served(tmp_path, monkeypatch):
-    """A corpus in a folder, and the URL at which a server on loopback has the same."""
+    """A corpus in a folder, and the URL of a server on loopback that serves that folder."""
     monkeypatch.chdir(tmp_path)
     tone(tmp_path / "corpus/kerstin/a.wav", seconds=1.5, sample_rate=44100, channels=2)
     tone(tmp_path / "corpus/kerstin/b.flac", sample_rate=48000)
@@ -52,7 +52,7 @@ def served(tmp_path, monkeypatch):
 
 
 def made(corpus, folder):
-    """What the stage makes of a corpus: path -> bytes."""
+    """The results of the stage by path, as bytes."""
     downsample(write_params(folder, {"corpus": {"path": str(corpus)}}))
     return {path.relative_to(OUTPUT): path.read_bytes() for path in OUTPUT.rglob("*") if path.is_file()}
 
@@ -80,9 +80,8 @@ def test_names_that_no_folder_can_hold_are_not_used(store):
 
 
 def test_a_network_that_fails_leaves_no_recording_out(store, tmp_path):
-    settings = load_params(ROOT / "params.yaml").downsample
     with pytest.raises(StageError, match=r"^store://bucket/a\.wav cannot be read: no route to host$"):
-        convert_file(Job(f"{store}/a.wav", "a.wav", None, tmp_path, "a.flac", None, settings))
+        convert_file(Job(f"{store}/a.wav", "a.wav", None, tmp_path, "a.flac", None, 24000, 0.5))
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from ruamel.yaml import YAML
 
 distributed = pytest.importorskip("distributed", reason="the extra `dask` is not installed")
 
 from stages.command import StageError  # noqa: E402
 from stages.execution import dask_cluster as cluster  # noqa: E402  # needs Dask
 from stages.execution.parallel import AHEAD, parallel  # noqa: E402
+from tests.params_file import edit_params  # noqa: E402
 
 ROOT = Path(__file__).parents[3]
 ENVIRONMENT = {
@@ -95,12 +95,7 @@ def workspace(folder, corpus):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("dvc.yaml", ".dvcignore"):
         shutil.copy(ROOT / name, folder)
-    yaml = YAML()
-    content = yaml.load(ROOT / "params.yaml")
-    content["corpus"]["path"] = "../recordings"
-    content["slice"]["block_seconds"] = 3.0
-    content["slice"]["shard_rows"] = 50
-    yaml.dump(content, folder / "params.yaml")
+    edit_params(folder, {"corpus": {"path": "../recordings"}, "slice": {"block_seconds": 3.0, "shard_rows": 50}})
     if not (folder.parent / "recordings").exists():
         (folder.parent / "recordings").symlink_to(corpus)
     subprocess.run(["dvc", "init", "--no-scm", "--quiet"], cwd=folder, env=ENVIRONMENT, check=True)
@@ -239,12 +234,12 @@ def test_a_worker_that_does_not_see_a_folder_is_named(processes, tmp_path, monke
 
 def test_a_worker_with_other_code_or_versions_is_named(processes, monkeypatch):
     processes.worker()
-    found = cluster.surroundings([])
-    other = cluster.Surroundings((*found.versions[:-1], "soxr 0.1"), found.code, ())
-    monkeypatch.setattr(cluster, "surroundings", lambda shared: other)
+    found = cluster.installation([])
+    other = cluster.Installation((*found.versions[:-1], "soxr 0.1"), found.code, ())
+    monkeypatch.setattr(cluster, "installation", lambda shared: other)
     with pytest.raises(StageError, match=r"has soxr \S+, here is soxr 0\.1: install requirements\.lock on both"):
         run(processes, abs, range(5))
-    other = cluster.Surroundings(found.versions, "0", ())
+    other = cluster.Installation(found.versions, "0", ())
     with pytest.raises(StageError, match="runs other code than this"):
         run(processes, abs, range(5))
 
@@ -284,12 +279,41 @@ def test_a_lost_scheduler_ends_the_stage(processes):
     assert time.monotonic() - started < 60
 
 
-def test_a_scheduler_lost_while_a_result_is_on_its_way_is_named():
-    class Broken:
-        def result(self, timeout):
-            raise cluster.CommClosedError("in <TCP (closed)>: Stream is closed")
+class Broken:
+    """A future whose result cannot be fetched."""
 
-    gone = cluster.Cluster.__new__(cluster.Cluster)
-    gone.address = "tcp://there:8786"
+    def __init__(self, error, status="pending"):
+        self.error, self.status = error, status
+
+    def result(self, timeout=None):
+        raise self.error
+
+
+def unconnected():
+    return cluster.Cluster(None, "tcp://there:8786", cluster.installation([]))
+
+
+def test_a_scheduler_lost_while_a_result_is_on_its_way_is_named():
+    broken = Broken(cluster.CommClosedError("in <TCP (closed)>: Stream is closed"), "finished")
     with pytest.raises(StageError, match=r"^execution\.dask_scheduler: tcp://there:8786 was lost$"):
-        cluster.Piece(gone, "1.flac", Broken()).result()
+        unconnected().result(broken, "1.flac")
+
+
+def test_a_time_out_of_the_work_is_not_taken_for_one_of_the_wait():
+    with pytest.raises(TimeoutError, match="s3://bucket does not answer"):
+        unconnected().result(Broken(TimeoutError("s3://bucket does not answer"), "error"), "1.flac")
+
+
+def test_a_result_that_takes_long_to_fetch_is_waited_for(monkeypatch):
+    monkeypatch.setattr(cluster.Cluster, "slots", lambda self: 1)
+
+    class Slow:
+        status, waits = "finished", 0
+
+        def result(self, timeout=None):
+            self.waits += 1
+            if self.waits < 3:
+                raise TimeoutError
+            return "samples"
+
+    assert unconnected().result(Slow(), "1.flac") == "samples"

@@ -1,8 +1,10 @@
 """Several processes that train together: how they meet, and how one that is lost ends the others.
 
-Most of it with a pause in place of the training; with JAX in tests/stages/execution/test_together.py.
+JAX's own collectives in place of the training, which is in tests/stages/execution/test_together.py.
 """
 
+import contextlib
+import json
 import os
 import re
 import signal
@@ -15,51 +17,50 @@ from pathlib import Path
 import pytest
 
 from stages.command import StageError
-from stages.execution.distributed import VARIABLES, Processes, processes
+from stages.execution.distributed import VARIABLES, Launch, launch
 from stages.parameters import Execution
 
+pytest.importorskip("jax")
 ROOT = Path(__file__).parents[3]
-# Does what stages/train.py does, but for the training.
+# Does what stages/train.py does, with sums of small arrays for the training.
 PROGRAM = """
-import sys, time, types
-from stages.execution import distributed as processes
+import json, os, sys
+from stages.execution import distributed
 from stages.command import StageError
-port, index, count, folder, does, patience = sys.argv[1:]
-sys.modules["melnet.training.devices"] = types.SimpleNamespace(join=lambda *_, **__: None)
-processes.JOIN_SECONDS, processes.PING_SECONDS, processes.SILENCE_SECONDS = int(patience), 0.2, 5
+launch, agreed, does, distributed.JOIN_SECONDS, distributed.HEARTBEAT_SECONDS = json.loads(sys.argv[1])
 try:
-    if processes.is_training():
-        while does == "load":
-            time.sleep(0.1)
-        with processes.joined() as (index, count):
-            print("training", flush=True)
-            if does == "stop":
-                raise StageError("models: no space left")
-            if does == "fail":
-                raise RuntimeError("gloo: no space left")
-            while does == "stay":
-                time.sleep(0.1)
-            print("trained")
-    else:
-        this = processes.Processes("127.0.0.1", int(port), int(count), int(index))
-        processes.watch(this, {"folder": folder}, lambda: "in epoch 3")
+    with distributed.joined(distributed.Launch(*launch), agreed) as (index, count):
+        from jax.experimental.multihost_utils import process_allgather
+        print("training", index, count, flush=True)
+        if does == "stop":
+            raise StageError("models: no space left")
+        if does == "fail":
+            raise RuntimeError("no such weights")
+        while does == "stay":
+            process_allgather(0.0)
+        print("trained")
 except StageError as error:
     sys.exit(f"train: {error}")
 """
-HOST = re.escape(socket.gethostname())
+STAY, TRAIN, STOP, FAIL = "stay", "train", "stop", "fail"
 
 
 @pytest.fixture
-def start():
+def address():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+@pytest.fixture
+def start(address):
     """Starts one of the processes; all are ended after the test."""
     started = []
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
 
-    def one(index, does="stay", count=2, folder="here", patience=20):
+    def one(index, does=STAY, count=2, agreed="here", join=120, heartbeat=30, by_hand=True, **environment):
+        where = (address, count, index) if by_hand else (None, None, None)
         process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, port, str(index), str(count), folder, does, str(patience)],
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            [sys.executable, "-c", PROGRAM, json.dumps([where, {"folder": agreed}, does, join, heartbeat])],
+            env=os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"} | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -69,22 +70,15 @@ def start():
 
     yield one
     for process in started:
-        process.send_signal(signal.SIGCONT)
         process.kill()
         process.communicate()
 
 
 def until_training(process):
-    """Read until the training process of a pair says that it trains."""
     for line in process.stdout:
-        if line == "training\n":
+        if line.startswith("training"):
             return
     pytest.fail(process.stderr.read())
-
-
-def training_process(process):
-    """The process id of the other of a pair."""
-    return int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
 
 
 def ended(process, seconds=60):
@@ -92,155 +86,135 @@ def ended(process, seconds=60):
     return process.returncode, output, error
 
 
-def test_both_train_to_the_end(start):
-    for process in (start(0, "train"), start(1, "train")):
+def test_they_train_to_the_end_and_a_stranger_is_sent_away(start, address):
+    first = start(0, TRAIN)
+    host, port = address.split(":")
+    while True:
+        with contextlib.suppress(ConnectionRefusedError), socket.create_connection((host, int(port))) as stranger:
+            stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            break
+        time.sleep(0.05)
+    for index, process in enumerate((first, start(1, TRAIN))):
         status, output, error = ended(process)
         assert (status, error) == (0, "")
-        assert output.endswith("training\ntrained\n")
+        assert output.endswith(f"training {index} 2\ntrained\n")
 
 
-@pytest.mark.parametrize("lost", [0, 1, 2])
-def test_a_killed_process_is_named_by_all_others(start, lost):
-    all_of_them = [start(index, count=3) for index in range(3)]
-    for process in all_of_them:
-        until_training(process)
-    all_of_them[lost].kill()
-    for index in {0, 1, 2} - {lost}:
-        status, _, error = ended(all_of_them[index])
-        assert status == 1
-        assert re.fullmatch(rf"train: process {lost} of 3 \((127\.0\.0\.1|{HOST})\) was lost in epoch 3\n", error)
+def test_slurm_tells_them_where_to_meet(start, address):
+    """Its variables, as `srun` sets them."""
+    host, port = address.split(":")
+    job = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": host, "SLURM_NTASKS": "2", "JAX_COORDINATOR_PORT": port}
+    processes = [
+        start(None, TRAIN, by_hand=False, SLURM_PROCID=str(index), SLURM_LOCALID=str(index), **job)
+        for index in range(2)
+    ]
+    for index, process in enumerate(processes):
+        status, output, error = ended(process)
+        assert (status, error) == (0, "")
+        assert output.endswith(f"training {index} 2\ntrained\n")
 
 
-def test_a_killed_process_takes_its_training_process_with_it(start):
-    pair = [start(0), start(1)]
-    for process in pair:
-        until_training(process)
-    pair[1].kill()
-    # Its training process held the other end of these pipes.
-    assert pair[1].communicate(timeout=30)[0] == ""
-
-
-def test_a_process_that_is_silent_is_lost(start):
-    pair = [start(0), start(1)]
-    for process in pair:
-        until_training(process)
-    pair[1].send_signal(signal.SIGSTOP)
-    status, _, error = ended(pair[0])
-    assert (status, error) == (1, f"train: process 1 of 2 ({socket.gethostname()}) was lost in epoch 3\n")
-
-
-def test_what_stops_one_is_said_once_and_stops_all(start):
-    first, second = start(0), start(1, "stop")
-    assert ended(second)[::2] == (1, "train: models: no space left\n")
-    status, _, error = ended(first)
+def test_without_a_cluster_to_ask_the_setting_is_named(start):
+    status, _, error = ended(start(None, by_hand=False))
     assert status == 1
     assert error == (
-        f"train: process 1 of 2 ({socket.gethostname()}) stopped with an error, which it has printed, in epoch 3\n"
+        "train: execution.coordinator: auto: JAX cannot connect the processes: coordinator_address should be defined.\n"
     )
 
 
-def test_an_unexpected_error_is_shown_where_it_happened(start):
-    first, second = start(0), start(1, "fail")
-    line = f"train: process 1 of 2 ({socket.gethostname()}) failed in epoch 3\n"
-    status, _, error = ended(second)
-    assert status == 1
-    assert "RuntimeError: gloo: no space left\n" in error
-    assert error.endswith(line)
-    assert ended(first)[::2] == (1, line)
-
-
-def test_a_killed_training_process_is_named(start):
-    first, second = start(0), start(1)
-    for process in (first, second):
+@pytest.mark.parametrize(
+    ("lost", "how"), [(0, signal.SIGKILL), (1, signal.SIGTERM), (0, signal.SIGSTOP), (2, signal.SIGSTOP)]
+)
+def test_a_lost_process_ends_all_others(start, lost, how):
+    processes = [start(index, count=3, heartbeat=5) for index in range(3)]
+    for process in processes:
         until_training(process)
-    os.kill(training_process(second), signal.SIGKILL)
-    line = f"train: process 1 of 2 ({socket.gethostname()}) was ended by SIGKILL in epoch 3\n"
-    assert ended(second)[::2] == (1, "\n" + line)
-    assert ended(first)[::2] == (1, line)
+    processes[lost].send_signal(how)
+    started = time.monotonic()
+    for index in {0, 1, 2} - {lost}:
+        assert ended(processes[index], 30)[0] != 0
+    assert time.monotonic() - started < 15
+    if how != signal.SIGSTOP:
+        assert ended(processes[lost])[0] == -how
 
 
-def test_a_training_process_that_hangs_is_named_and_ended(start):
-    first, second = start(0), start(1)
-    for process in (first, second):
-        until_training(process)
-    hanging = training_process(second)
-    os.kill(hanging, signal.SIGSTOP)
-    line = (
-        f"train: process 1 of 2 ({socket.gethostname()}) hung: its training process was not heard of for 5 s, "
-        "in epoch 3\n"
-    )
-    assert ended(second)[::2] == (1, "\n" + line)
-    assert ended(first)[::2] == (1, line)
-    assert not Path(f"/proc/{hanging}").exists()
+@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize(("does", "message"), [(STOP, "models: no space left"), (FAIL, "no such weights")])
+def test_an_error_in_one_ends_all_before_any_heartbeat_is_missed(start, index, does, message):
+    stays, fails = start(1 - index, heartbeat=60), start(index, does, heartbeat=60)
+    until_training(fails)
+    started = time.monotonic()
+    status, _, error = ended(fails)
+    assert (status, message in error) == (1, True)
+    if does == STOP:
+        assert error == "train: models: no space left\n"
+    else:
+        assert "start all again: they continue after the last finished epoch" in error
+    assert ended(stays)[0] != 0
+    assert time.monotonic() - started < 20
 
 
-def test_a_training_process_that_never_gets_to_say_anything_is_named(start):
-    first, second = start(0), start(1, "load", patience=8)
-    line = (
-        f"train: process 1 of 2 ({socket.gethostname()}) hung: its training process was not heard of for 8 s, "
-        "in epoch 3\n"
-    )
-    assert ended(second)[::2] == (1, "\n" + line)
-    assert ended(first)[::2] == (1, line)
-
-
-def test_processes_of_different_folders_do_not_start(start):
-    first, second = start(0), start(1, folder="there")
-    message = r"train: process 1 of 2 \(.+\) has another folder than process 0: there, not here; all have to see .*\n"
-    for process in (first, second):
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"agreed": "there"}, r"process 1 of 2 \(.+\) has another folder than process 0: there, not here; all must .*"),
+        ({"count": 4}, r"process 1 of 2 \(.+\) has another execution\.processes than process 0: 4, not 2; all must .*"),
+        (
+            {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
+            "all processes must have equally many devices; there are 1 in process 0, 2 in process 1",
+        ),
+    ],
+)
+def test_processes_that_differ_say_so_and_do_not_train(start, other, message):
+    for process in (start(0, XLA_FLAGS=""), start(1, **{"XLA_FLAGS": ""} | other)):
         status, output, error = ended(process)
         assert status == 1
         assert "training" not in output
-        assert re.fullmatch(message, error)
+        assert re.fullmatch(f"train: {message}\n", error)
 
 
-def test_two_with_one_index_and_other_numbers_of_processes_are_named(start):
-    first, *others = (start(index, count=3) for index in (0, 1, 1))
-    assert "execution.index: 1 twice, on " in ended(first)[2]
-    for process in others:
-        assert ended(process)[0] == 1
-    first, other = start(0, count=2), start(1, count=4)
-    message = f"train: execution.processes: 2 for process 0, 4 for process 1 ({socket.gethostname()})\n"
-    assert ended(first)[2] == ended(other)[2] == message
+def test_one_that_does_not_come_and_two_with_one_index_end_the_wait(start):
+    processes = [start(index, count=3, join=5) for index in (0, 1, 1)]
+    results = [ended(process) for process in processes]
+    for status, output, _ in results:
+        assert status != 0
+        assert re.fullmatch(r"execution\.coordinator: .+: waiting for all processes, 5 s at most\n", output)
+    assert "DEADLINE_EXCEEDED" in results[0][2]
+    assert any("ALREADY_EXISTS" in error for _, _, error in results)
 
 
-def test_whoever_does_not_come_is_named(start):
-    message = ended(start(0, patience=2))[2]
-    assert re.search(r"127\.0\.0\.1:\d+: process 1 of 2 did not come in 2 s\n$", message)
-
-
-def test_a_stranger_is_sent_away(start):
-    first = start(0, "train")
-    port = int(first.args[3])
-    for content in (b"GET / HTTP/1.1\r\n\r\n", b"[]\n", b'{"index": 1}\n', b""):
-        while True:
-            try:
-                stranger = socket.create_connection(("127.0.0.1", port))
-                break
-            except ConnectionRefusedError:
-                time.sleep(0.05)
-        with stranger:
-            stranger.sendall(content)
-            stranger.shutdown(socket.SHUT_WR)
-            assert stranger.recv(100) == b""
-    assert ended(start(1, "train"))[0] == ended(first)[0] == 0
+def test_an_address_that_is_taken_is_named(start, address):
+    host, port = address.split(":")
+    with socket.create_server((host, int(port))):
+        status, _, error = ended(start(0))
+    assert status == 1
+    assert re.search(rf"train: execution\.coordinator: {address}: JAX cannot connect the processes: .+\n$", error)
 
 
 ALONE = Execution(dask_scheduler=None, coordinator=None, processes=None, index=None)
 
 
-def test_settings_and_environment(monkeypatch):
+@pytest.fixture
+def no_variables(monkeypatch):
     for variable in VARIABLES.values():
         monkeypatch.delenv(variable, raising=False)
-    assert processes(ALONE) is None
+
+
+@pytest.mark.usefixtures("no_variables")
+def test_settings_and_environment(monkeypatch):
+    assert launch(ALONE) is None
+    assert launch(ALONE.model_copy(update={"coordinator": "auto"})) == Launch(None, None, None)
     together = ALONE.model_copy(update={"coordinator": "[::1]:8476", "processes": 3, "index": 1})
-    assert processes(together) == Processes("::1", 8476, 3, 1)
-    assert processes(together.model_copy(update={"processes": 1})) is None
+    assert launch(together) == Launch("[::1]:8476", 3, 1)
+    assert launch(together.model_copy(update={"processes": 1})) is None
     monkeypatch.setenv("JAX_PROCESS_ID", "2")
     monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "gpu-0:80")
-    assert processes(together) == Processes("gpu-0", 80, 3, 2)
+    assert launch(together) == Launch("gpu-0:80", 3, 2)
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "4")
+    assert launch(ALONE.model_copy(update={"coordinator": "auto"})) == Launch("gpu-0:80", 4, 2)
 
 
+@pytest.mark.usefixtures("no_variables")
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
@@ -255,12 +229,11 @@ def test_settings_and_environment(monkeypatch):
             "index: 2 is none of the 2",
         ),
         ({"JAX_NUM_PROCESSES": "two"}, r"JAX_NUM_PROCESSES: 'two' is no whole number"),
+        ({"JAX_COORDINATOR_ADDRESS": "auto"}, r"execution\.processes \(or JAX_NUM_PROCESSES\) is missing"),
     ],
 )
 def test_what_is_missing_or_does_not_fit_is_named(monkeypatch, environment, message):
-    for variable in VARIABLES.values():
-        monkeypatch.delenv(variable, raising=False)
     for variable, value in environment.items():
         monkeypatch.setenv(variable, value)
     with pytest.raises(StageError, match=message):
-        processes(ALONE)
+        launch(ALONE)

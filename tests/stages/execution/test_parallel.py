@@ -1,4 +1,4 @@
-"""Pieces of work in order, and never more in flight than a few."""
+"""Pieces of work in order, and only a few of them in flight."""
 
 import os
 import sys
@@ -18,38 +18,37 @@ def run(function, items, total=MANY, **options):
 
 
 class Recorder:
-    """An executor that does nothing until a result is wanted, and counts what waits."""
+    """Does nothing until a result is wanted, and counts the pieces that wait."""
 
     slots = 3
 
     def __init__(self):
         self.waiting = self.most = 0
 
-    def submit(self, function, item):
+    def submit(self, item):
         self.waiting += 1
         self.most = max(self.most, self.waiting)
-        recorder = self
 
-        class Waiting:
-            def result(self):
-                recorder.waiting -= 1
-                return function(item)
+        def result():
+            self.waiting -= 1
+            return -item
 
-        return Waiting()
+        return result
 
 
 def test_100_000_items_never_flood_an_executor():
     recorder = Recorder()
-    assert list(in_order(recorder, lambda item: -item, range(MANY))) == [-item for item in range(MANY)]
+    results = in_order(recorder.submit, range(MANY), lambda: recorder.slots)
+    assert list(results) == [-item for item in range(MANY)]
     assert recorder.most == AHEAD * recorder.slots
 
 
-def test_a_growing_executor_is_given_more():
+def test_an_executor_that_grows_is_given_more():
     recorder = Recorder()
-    results = in_order(recorder, lambda item: item, range(1000))
+    results = in_order(recorder.submit, range(1000), lambda: recorder.slots)
     next(results)
     recorder.slots = 10
-    assert list(results) == list(range(1, 1000))
+    assert list(results) == [-item for item in range(1, 1000)]
     assert recorder.most == AHEAD * 10
 
 
@@ -86,6 +85,22 @@ def test_an_exception_ends_it_and_the_rest_never_begins():
     time.sleep(0.1)
     assert len(begun) == before < 100
     assert threading.active_count() < 50
+
+
+def test_an_iteration_that_is_left_early_starts_no_more():
+    begun = []
+
+    def work(item):
+        begun.append(item)
+        time.sleep(0.01)
+        return item
+
+    results = run(work, range(1000))
+    assert next(results) == 0
+    results.close()
+    before = len(begun)
+    time.sleep(0.1)
+    assert len(begun) == before < 100
 
 
 @pytest.mark.parametrize("name", ["execution", "environment"])

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from melnet.audio.griffin_lim import mel_to_audio
+from melnet.audio.mel import MelSpec
 from melnet.audio.spectrogram import log_mel
-from stages.parameters import Mel, mel_edges
 from stages.report_page.player_assets import (
     colour_range,
     colour_steps,
@@ -17,7 +17,7 @@ from stages.report_page.player_assets import (
     time_ticks,
 )
 
-MEL = Mel(n_fft=2048, hop_length=512, n_mels=32, fmin=300.0, fmax=8000.0, floor=1e-5)
+MEL = MelSpec(sample_rate=24000, n_fft=2048, hop_length=512, n_mels=32, fmin=300.0, fmax=8000.0, floor=1e-5)
 
 
 def tone(samples=30 * 512):
@@ -69,7 +69,7 @@ def test_time_ticks_are_round_and_inside(seconds, expected):
 
 
 def test_frequency_ticks_stand_at_the_centre_of_their_band():
-    edges = mel_edges(MEL)
+    edges = MEL.edges_hz
     ticks = frequency_ticks(edges)
     assert [hz for hz, _ in ticks][:2] == [500, 1000]
     for hz, height in ticks:
@@ -79,10 +79,10 @@ def test_frequency_ticks_stand_at_the_centre_of_their_band():
 
 
 def test_inversion_error_is_of_the_shape_and_not_of_the_level():
-    target = log_mel(tone(), MEL, 24000)
-    copy = mel_to_audio(target[None], MEL, 24000, iterations=8, seed=0)[0]
-    error = inversion_error(copy, target, MEL, 24000)
+    target = log_mel(tone(), MEL)
+    copy = mel_to_audio(target[None], MEL, iterations=8, seed=0)[0]
+    error = inversion_error(copy, target, MEL)
     assert 0 < error < 1
-    assert inversion_error(0.1 * copy, target, MEL, 24000) == pytest.approx(error, rel=0.05)
-    assert inversion_error(tone(), target[:31], MEL, 24000) < 0.01
-    assert inversion_error(np.zeros_like(copy), target, MEL, 24000) > 1
+    assert inversion_error(0.1 * copy, target, MEL) == pytest.approx(error, rel=0.05)
+    assert inversion_error(tone(), target[:31], MEL) < 0.01
+    assert inversion_error(np.zeros_like(copy), target, MEL) > 1
