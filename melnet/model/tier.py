@@ -38,7 +38,7 @@ interleaved values of the earlier tiers; for a tier with singers also ``singer``
 
 
 class DecoderState(NamedTuple):
-    """What sampling carries from one frame to the next."""
+    """Values and recurrent states that sampling carries from one frame to the next."""
 
     frame: Tensor
     """the last frame, (batch, bands); zeros before the first"""

@@ -26,7 +26,7 @@ only_in_parts = pytest.mark.skipif(backend.PARTS == 1, reason="on this backend o
 
 @pytest.fixture(scope="module")
 def batch():
-    """Of a later tier with singers; the last two slices are there to fill it up."""
+    """A batch for a later tier with singers; its last two slices are padding."""
     rng = np.random.default_rng(20190604)
     x = rng.normal(size=(BATCH, FRAMES, BANDS)).astype("float32")
     context = rng.normal(size=x.shape).astype("float32")
@@ -35,7 +35,7 @@ def batch():
 
 
 def stepped(batch, parts, recompute=False):
-    """What two training steps and a test step report, and the weights they lead to."""
+    """The reports of two training steps and a test step, and the weights after them."""
     tier = fixed(
         Tier(
             bands=BANDS,
