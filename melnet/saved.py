@@ -10,13 +10,12 @@ These files are all that generating audio needs. They hold numbers and settings,
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import keras
-from pydantic import TypeAdapter, ValidationError
+from pydantic import PlainValidator, TypeAdapter, ValidationError
 
 from melnet.audio.mel import MelSpec
 from melnet.data.atomic import atomic_write, write_json
@@ -67,9 +66,9 @@ class ModelConfig:
     """names of the tiers, the first tier first"""
     singers: list[str]
     """names in the order of the singer ids; empty if the model is not conditioned on singers"""
-    normalisation: Normalisation
+    normalisation: Annotated[Normalisation, PlainValidator(Normalisation.from_dict)]
 
-    __pydantic_config__: ClassVar[Any] = STRICT | {"arbitrary_types_allowed": True}
+    __pydantic_config__: ClassVar[Any] = STRICT
 
     def __post_init__(self) -> None:
         expected = [f"tier-{number}" for number in range(1, len(self.tiers) + 1)]
@@ -86,13 +85,6 @@ class ModelConfig:
         """The text of ``melnet.json``."""
         content = asdict(self) | {"normalisation": self.normalisation.to_dict()}
         return json.dumps({"format": FORMAT, **content}, indent=2) + "\n"
-
-    @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> "ModelConfig":
-        """Read and check the content of ``melnet.json``; raises ValueError, TypeError or KeyError for anything else."""
-        values = {key: value for key, value in content.items() if key != "format"}
-        values["normalisation"] = Normalisation.from_dict(values["normalisation"])
-        return _CONFIG.validate_python(values)
 
 
 _CONFIG = TypeAdapter(ModelConfig)
@@ -167,7 +159,7 @@ def save_tier(folder: Path, config: ModelConfig, name: str, tier_config: TierCon
 
 def load_config(folder: Path) -> ModelConfig:
     """Read ``melnet.json``; raises :class:`ModelError` if it is missing, damaged or of another format version."""
-    return _read(folder / "melnet.json", ModelConfig.from_dict)
+    return _read(folder / "melnet.json", _CONFIG)[0]
 
 
 def load(folder: Path) -> tuple[ModelConfig, list[Tier]]:
@@ -185,12 +177,8 @@ def load(folder: Path) -> tuple[ModelConfig, list[Tier]]:
 def _load_tier(folder: Path, config: ModelConfig, name: str) -> Tier:
     path = tier_config_path(folder, name)
 
-    def parse(content: dict[str, Any]) -> tuple[TierConfig, str, str]:
-        weights, melnet = content.pop("weights_sha256"), content.pop("melnet_sha256")
-        content.pop("format")
-        return _TIER_CONFIG.validate_python(content), weights, melnet
-
-    tier_config, expected, melnet = _read(path, parse)
+    tier_config, hashes = _read(path, _TIER_CONFIG, "weights_sha256", "melnet_sha256")
+    expected, melnet = hashes.values()
     if melnet != _digest(config):
         raise ModelError(f"{path}: trained for another {folder / 'melnet.json'}; train the tier again")
     weights = weights_path(folder, name)
@@ -208,13 +196,14 @@ def _load_tier(folder: Path, config: ModelConfig, name: str) -> Tier:
     return tier
 
 
-def _read(path: Path, parse: Callable[[dict[str, Any]], T]) -> T:
+def _read(path: Path, config: TypeAdapter[T], *others: str) -> tuple[T, dict[str, Any]]:
+    """A configuration, and other values that stand beside it."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        found = content["format"]
-        if found != FORMAT:
+        if (found := content.pop("format")) != FORMAT:
             raise ModelError(f"{path}: format {found}, but this version reads format {FORMAT}; train again")
-        return parse(content)
+        values = {name: content.pop(name) for name in others}
+        return config.validate_json(json.dumps(content)), values
     except FileNotFoundError as error:
         raise ModelError(f"{path}: no such file; the model is not trained yet, or incomplete") from error
     except ValidationError as error:

@@ -23,14 +23,6 @@ LOCK = "dvc.lock"
 AUTHOR = ["-c", "user.name=melnet", "-c", "user.email=melnet@localhost"]  # a worker may have no Git identity
 
 
-class OverrideError(ValueError):
-    """params.yaml has no setting of this name."""
-
-
-class GitError(RuntimeError):
-    """A git command failed."""
-
-
 def clone_path(root: Path, overrides: dict[str, Any]) -> Path:
     """Return the experiment's folder: the same for equal overrides, commit and uncommitted changes."""
     identity = [overrides, git(root, "rev-parse", "HEAD"), git(root, "diff", "--binary", "HEAD")]
@@ -80,7 +72,7 @@ def record(root: Path, clone: Path, name: str, stages: Iterable[str]) -> str:
 
 
 def override(path: Path, overrides: dict[str, Any]) -> None:
-    """Set dotted keys of a YAML file and keep its comments; raise :class:`OverrideError` for an unknown key."""
+    """Set dotted keys of a YAML file and keep its comments; raise ValueError for an unknown key."""
     with modify_yaml(path) as content:  # writes the file only if nothing is raised
         for key, value in overrides.items():
             *parents, last = key.split(".")
@@ -88,7 +80,7 @@ def override(path: Path, overrides: dict[str, Any]) -> None:
             for part in parents:
                 section = section.get(part) if isinstance(section, dict) else None
             if not isinstance(section, dict) or last not in section:
-                raise OverrideError(f"params: {path.name} has no {key!r} (to be set to {value!r})")
+                raise ValueError(f"params: {path.name} has no {key!r} (to be set to {value!r})")
             section[last] = value
 
 
@@ -96,5 +88,5 @@ def git(folder: Path, *arguments: str, text: str | None = None) -> str:
     """Return the standard output of a git command that reads ``text``."""
     done = subprocess.run(["git", *arguments], cwd=folder, input=text, capture_output=True, text=True)
     if done.returncode:
-        raise GitError(f"git {' '.join(arguments)} in {folder}: {done.stderr.strip()}")
+        raise RuntimeError(f"git {' '.join(arguments)} in {folder}: {done.stderr.strip()}")
     return done.stdout

@@ -38,10 +38,6 @@ _NETWORK = re.compile(
 )
 
 
-class UnknownTarget(ValueError):
-    """dvc.yaml has no stage of this name."""
-
-
 class DvcFailed(RuntimeError):
     """A stage or a DVC command failed, and would fail again."""
 
@@ -66,17 +62,12 @@ def plan(root: Path, target: str | None) -> dict[str, list[str]]:
 
     ``target`` names a stage or a group of stages (``train`` for ``train@tier-1``, ``train@tier-2``, ...); None means
     the whole graph.
-
-    Raises
-    ------
-    UnknownTarget
-        If there is no such stage.
     """
     with Repo(str(root)) as repo:
         graph = nx.relabel_nodes(repo.index.graph, _name).reverse()  # edges now lead from a stage to its dependents
     found = [name for name in graph if target is None or name == target or name.startswith(f"{target}@")]
     if not found:
-        raise UnknownTarget(f"target: {root / 'dvc.yaml'} has no stage {target!r}; it has {', '.join(sorted(graph))}")
+        raise ValueError(f"target: {root / 'dvc.yaml'} has no stage {target!r}; it has {', '.join(sorted(graph))}")
     needed = set(found).union(*(nx.ancestors(graph, name) for name in found))
     order = nx.lexicographical_topological_sort(graph.subgraph(needed))
     return {name: sorted(graph.predecessors(name)) for name in order}

@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     Its client leaves threads behind that draw from Python's generator, from which Keras seeds weights.
     """
     order = {"test_graph.py": 0, "pipeline": 2}
-    items.sort(key=lambda item: order.get(item.path.relative_to(ROOT / "tests").parts[0], 1))
+    items.sort(key=lambda item: order.get(item.path.relative_to(ROOT).parts[1], 1))
 
 
 @pytest.fixture

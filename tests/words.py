@@ -49,6 +49,9 @@ ELSEWHERE = {
     "DASK_SCHEDULER_ADDRESS=tcp://10.0.0.5:8786 dvc repro slice": CLUSTER,
     "KERAS_BACKEND=jax JAX_PROCESS_ID=0 dvc repro train@tier-1": TOGETHER,
     "KERAS_BACKEND=jax JAX_PROCESS_ID=1 python -m stages.train tier-1": TOGETHER,
+    "KERAS_BACKEND=jax srun --nodes 2 --ntasks-per-node 4 python -m stages.train tier-1": (
+        "tests/stages/execution/test_distributed.py::test_slurm_tells_them_where_to_meet"
+    ),
 }
 # What no machine of ours can execute, and why.
 NOWHERE = {
@@ -57,6 +60,9 @@ NOWHERE = {
         "needs a PostgreSQL server"
     ),
     "export PREFECT_API_URL=https://prefect.example.org/api": "needs a Prefect server elsewhere",
+    "KERAS_BACKEND=jax mpirun -n 2 -x JAX_COORDINATOR_ADDRESS=10.0.0.5:8476 sh -c "
+    "'JAX_NUM_PROCESSES=$OMPI_COMM_WORLD_SIZE JAX_PROCESS_ID=$OMPI_COMM_WORLD_RANK "
+    "exec python -m stages.train tier-1'": "needs Open MPI",
 }
 # Made by some runs only.
 SOMETIMES = {"samples/prime.wav", "samples/sample-00-joined.wav"}

@@ -127,7 +127,7 @@ def _join(launch: Launch, agreed: dict[str, str]) -> tuple[int, int]:
         _check_address(launch.coordinator)
     import jax
 
-    where = launch.coordinator or AUTO
+    where = launch.coordinator or f"{AUTO} (Slurm, Open MPI 4 or Kubernetes)"
     print(f"execution.coordinator: {where}: waiting for all processes, {JOIN_SECONDS} s at most", flush=True)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")  # several processes can train without GPUs too
     jax.config.update("jax_enable_preemption_service", False)  # it would keep SIGTERM from ending the process

@@ -1,4 +1,4 @@
-"""The whole host, as its owner uses it: server, workers and deployments in a clone with small parameters.
+"""A whole host as its owner uses it: server, workers and deployments, in a clone with small parameters.
 
 The tests share one host and run in the order of the file. ``make test-host`` runs them; they take some minutes.
 """
@@ -24,7 +24,7 @@ from pipeline.experiment import override
 
 Found = TypeVar("Found")
 ROOT = Path(__file__).resolve().parents[2]
-BUSY = 300.0  # s that whatever is waited for may take on a busy machine
+BUSY = 300.0  # s until anything that a test waits for must have happened, even on a busy machine
 SMALL = {
     "demo.minutes": 0.6,
     "demo.files": 2,
@@ -59,7 +59,7 @@ class Host:
         return {file.stem: psutil.Process(int(file.read_text())) for file in files}
 
     def start(self, deployment: str, *parameters: str) -> subprocess.Popen[str]:
-        """What a user types, once `make host` is done."""
+        """Run a deployment with the command that docs/scheduling.md gives, in the background."""
         command = [sys.executable, "-m", "prefect", "deployment", "run", f"melnet/{deployment}"]
         command += ["--watch", "--watch-interval", "1", *(part for one in parameters for part in ("--param", one))]
         environment = self.variables | {"PREFECT_API_URL": self.api, "NO_COLOR": "1", "COLUMNS": "200"}
@@ -68,7 +68,7 @@ class Host:
         )
 
     def run(self, deployment: str, *parameters: str) -> tuple[int, dict[str, Any]]:
-        """Exit status of the command and the flow run it made."""
+        """Run a deployment to its end; the exit status of the command and the flow run that it made."""
         process = self.start(deployment, *parameters)
         output, _ = process.communicate()
         found = re.search(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", output)
@@ -108,7 +108,7 @@ class Host:
 
 
 def wait(until: Callable[[], Found], seconds: float = BUSY) -> Found:
-    """Ask until there is an answer."""
+    """Call ``until`` until it returns something true, and return that."""
     deadline = time.monotonic() + seconds
     while not (found := until()):
         assert time.monotonic() < deadline
@@ -126,7 +126,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
         "PREFECT_SERVER_API_PORT": str(_free_ports()),
         "PYTHONPATH": str(root),
         "CUDA_VISIBLE_DEVICES": "",
-        # How often workers ask for runs and runs hand in their lines, s: 10 and 2 would be most of these tests' time.
+        # s between polls of a worker and between uploads of a log: the defaults, 10 and 2, would take most of the time.
         "PREFECT_WORKER_QUERY_SECONDS": "2",
         "PREFECT_LOGGING_TO_API_BATCH_INTERVAL": "0.5",
     }
@@ -184,7 +184,8 @@ def test_host_can_be_brought_up_again_and_keeps_its_schedule(host: Host) -> None
     [nightly] = next(found["schedules"] for found in host.find("deployments") if found["name"] == "repro")
     assert nightly["active"] is True
     wait(lambda: [run for run in host.find("flow_runs") if run["state_name"] == "Scheduled"])
-    httpx.patch(schedule, json={"active": False}, timeout=BUSY).raise_for_status()  # lest it is two o'clock
+    # Off again, so that no run starts at two o'clock.
+    httpx.patch(schedule, json={"active": False}, timeout=BUSY).raise_for_status()
 
 
 def test_train_leaves_model_and_metrics_and_shows_its_epochs(host: Host) -> None:
@@ -199,7 +200,10 @@ def test_train_leaves_model_and_metrics_and_shows_its_epochs(host: Host) -> None
     versions = "\n".join(artifact["data"] for artifact in artifacts.values())
     for output in ("models/melnet.json", "models/tier-1.weights.h5"):
         assert re.search(rf"^\| {output} \| `[0-9a-f]{{32}}` \|", versions, re.MULTILINE)
-    picture = re.search(r"!\[[^]]*\]\((http[^)]*\.png)\)", artifacts["metrics-evaluate"]["data"])
+    # The pictures are made by a stage of their own.
+    assert host.run("train", "target=plots")[0] == 0
+    [plots] = [artifact for artifact in host.find("artifacts/latest") if artifact["key"] == "plots"]
+    picture = re.search(r"!\[[^]]*\]\((http[^)]*\.png)\)", plots["data"])
     assert picture and httpx.get(picture[1]).content.startswith(b"\x89PNG")
 
 
@@ -214,12 +218,12 @@ def test_the_same_again_does_no_work_and_says_so(host: Host) -> None:
 def test_two_runs_started_together_are_served_one_after_the_other(host: Host) -> None:
     parameters = ["force=true", "target=downsample"]
     processes = [host.start("train", *parameters), host.start("prepare", *parameters)]
-    # The first is held until the second has found it in its way, however slowly that one starts.
-    held = wait(host.stage_processes)
-    for process in held:
+    # The first run is suspended until the second waits for it, however slowly the second starts.
+    suspended = wait(host.stage_processes)
+    for process in suspended:
         process.suspend()
     runs = wait(lambda: [run for run in host.find("flow_runs") if "is held by" in host.log(run["id"])])
-    for process in held:
+    for process in suspended:
         process.resume()
     for process in processes:
         output, _ = process.communicate()
@@ -233,23 +237,23 @@ def test_two_runs_started_together_are_served_one_after_the_other(host: Host) ->
     assert datetime.fromisoformat(ended) < datetime.fromisoformat(began)
 
 
-def test_a_broken_corpus_fails_in_the_words_of_the_stage(host: Host) -> None:
+def test_a_broken_corpus_fails_with_the_message_of_the_stage(host: Host) -> None:
     (host.root / "data/broken").mkdir()
     (host.root / "data/broken/song.wav").write_bytes(b"not audio")
     status, run = host.run("prepare", 'params={"corpus.path": "data/broken"}', "target=downsample")
     assert status == 1
-    for told in (host.log(run["id"]), run["state"]["message"]):
-        assert "no usable recording in data/broken" in told
+    for text in (host.log(run["id"]), run["state"]["message"]):
+        assert "no usable recording in data/broken" in text
     assert "exit" not in run["state"]["message"]
 
 
-# More epochs than any test waits for, so that a training is always in progress when it is disturbed.
+# More epochs than any test waits for, so that training is in progress whenever a test interrupts it.
 EPOCH = r"epoch (\d+) of \d+: loss"
 LONG = ['params={"train.epochs": 100000}', "target=train"]
 
 
 def training(host: Host, run: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Wait until a run in progress, other than ``run``, has finished two epochs; that run."""
+    """Wait until a run in progress, other than ``run``, has finished two epochs, and return it."""
 
     def found() -> dict[str, Any] | None:
         now = host.running()
@@ -266,7 +270,7 @@ def training(host: Host, run: dict[str, Any] | None = None) -> dict[str, Any]:
 
 
 def epochs(log: str) -> tuple[int, int]:
-    """The epoch that a training continued after, 0 if it began afresh, and the first that it finished."""
+    """The epoch after which a training continued (0 if it began anew), and the first epoch that it finished."""
     continued, began = re.search(r"continuing after epoch (\d+)", log), re.search(EPOCH, log)
     assert began
     return int(continued[1]) if continued else 0, int(began[1])
@@ -276,7 +280,7 @@ def test_a_cancelled_training_leaves_no_process_and_resumes(host: Host) -> None:
     watching = host.start("train", *LONG)
     run = training(host)
     assert epochs(host.log(run["id"])) == (0, 1)
-    # As the UI does; the command takes some seconds to start.
+    # As the user interface does, since the command takes some seconds to start.
     cancelling = {"state": {"type": "CANCELLING"}}
     httpx.post(f"{host.api}/flow_runs/{run['id']}/set_state", json=cancelling, timeout=BUSY).raise_for_status()
     wait(lambda: not host.stage_processes(), seconds=10)
@@ -288,7 +292,7 @@ def test_a_cancelled_training_leaves_no_process_and_resumes(host: Host) -> None:
         continued, began = epochs(host.log(again["id"]))
         assert continued >= 2 and began == continued + 1
 
-        # And a worker that is killed outright leaves none either.
+        # A worker that is killed leaves no process either.
         host.services()["worker-gpu"].kill()
         wait(lambda: not host.stage_processes())
         assert watching.wait() == 1

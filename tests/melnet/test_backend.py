@@ -5,12 +5,11 @@ import pytest
 
 from melnet import backend
 from melnet.model.tier import Tier
-from melnet.training.fit import compile_tier
-from stages.parameters import Train
+from melnet.training.fit import TrainConfig, compile_tier
 from tests.weights import fixed
 
 BATCH, FRAMES, BANDS = 8, 4, 4
-SETTINGS = Train(
+SETTINGS = TrainConfig(
     epochs=1,
     batch_size=BATCH,
     learning_rate=1e-2,

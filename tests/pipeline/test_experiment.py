@@ -30,11 +30,11 @@ def test_an_override_changes_its_value_and_nothing_else(params: Path) -> None:
 
 @pytest.mark.parametrize("key", ["train.epoch", "tran.epochs", "train.epochs.first", "epochs"])
 def test_an_override_of_an_unknown_setting_is_refused_by_name(params: Path, key: str) -> None:
-    with pytest.raises(experiment.OverrideError, match=rf"params\.yaml has no '{key}' \(to be set to 5\)"):
+    with pytest.raises(ValueError, match=rf"params\.yaml has no '{key}' \(to be set to 5\)"):
         experiment.override(params, {key: 5})
     assert params.read_text() == PARAMS
 
 
 def test_git_errors_name_the_command_and_the_folder(tmp_path: Path) -> None:
-    with pytest.raises(experiment.GitError, match=f"git rev-parse HEAD in {tmp_path}"):
+    with pytest.raises(RuntimeError, match=f"git rev-parse HEAD in {tmp_path}"):
         experiment.git(tmp_path, "rev-parse", "HEAD")

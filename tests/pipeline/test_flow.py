@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("server")
 
 @pytest.fixture
 def one_slot() -> Iterator[None]:
-    """The limit of a host with one GPU; the other tests have two slots."""
+    """One slot of the limit, as on a host with one GPU; the other tests have two."""
     with get_client(sync_client=True) as client:
         client.update_global_concurrency_limit(LIMIT, GlobalConcurrencyLimitUpdate(limit=1))
         yield
@@ -39,7 +39,7 @@ def one_slot() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def cpu_host(monkeypatch: pytest.MonkeyPatch, workspace: Path) -> None:
-    """In the small graph's folder, on a host without GPUs."""
+    """Run in the folder of the small graph, on a host without GPUs."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.chdir(workspace)
 
@@ -58,7 +58,7 @@ def task_runs(state: State[Any]) -> list[TaskRun]:
 
 
 def task_states(state: State[Any]) -> dict[str, str]:
-    """Names of the run's tasks in the order in which they ended -> names of their states."""
+    """State names by task name, in the order in which the run's tasks ended."""
     return {run.name: run.state_name or "" for run in task_runs(state)}
 
 
@@ -113,7 +113,7 @@ def test_every_stage_is_a_task_and_runs_once(workspace: Path) -> None:
     assert set(task_states(run(target="first", force=True)).values()) == {"Completed"}
 
 
-def test_a_failed_stage_ends_the_run_in_its_own_words_at_once(workspace: Path) -> None:
+def test_a_failed_stage_fails_the_run_with_its_message_and_without_retries(workspace: Path) -> None:
     (workspace / "first.py").write_text("import sys; sys.exit('corpus/a.wav: not audio')")
     state = run(target="train")
     assert state.is_failed()
@@ -165,7 +165,7 @@ def test_a_stage_that_trains_has_a_gpu_of_its_own(workspace: Path, monkeypatch: 
     assert lines == ["first uses ''", "train@tier-1 uses '3'"]
 
 
-# Ends only once the other tier has begun.
+# Ends when the other tier has begun.
 WAITS_FOR_THE_OTHER = """
 import os, sys, time
 from pathlib import Path
@@ -194,7 +194,7 @@ def test_an_unknown_target_is_named(workspace: Path) -> None:
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retries without their pauses."""
+    """Retries without waiting."""
     for name in ("run_stage", "push_stage"):
         task = getattr(flow, name)
         assert task.retry_delay_seconds == [10, 30, 90, 270]
@@ -202,7 +202,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, name: str, error: Exception, times: int) -> None:
-    """Make a function of the graph fail some times before it does its work."""
+    """Make a function of the module graph fail ``times`` times before it works."""
     works, left = getattr(graph, name), [error] * times
 
     def fails(*arguments: Any, **options: Any) -> Any:
@@ -277,7 +277,7 @@ def test_a_server_that_does_not_answer_is_retried_and_a_missing_limit_is_not(
 
 
 def test_an_experiment_needs_nothing_of_the_stages_outside_its_target(workspace: Path) -> None:
-    """As in a fresh clone, which has everyone's dvc.lock and nobody's cache."""
+    """As in a fresh clone, which has dvc.lock but no cache."""
     subprocess.run(graph.command("repro", "--quiet"), env=graph.environment(), check=True)
     subprocess.run(["git", "add", "-A"], check=True)
     subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "run"], check=True)
@@ -293,10 +293,10 @@ def test_an_experiment_needs_nothing_of_the_stages_outside_its_target(workspace:
     ]
 
 
-def test_a_stage_that_outlived_its_run_is_named_and_waited_for(
+def test_a_run_waits_for_a_stage_that_outlived_its_run_and_logs_its_process(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As after its worker and its run were killed together."""
+    """As when its worker and its run were killed together."""
     logged: list[str] = []
     lock_any = workspaces.lock_any
     variables = os.environ | {"MELNET_WORKSPACE": str(workspace)}
@@ -333,14 +333,14 @@ flow.melnet(target='train')
 
 @pytest.mark.usefixtures("one_slot")
 def test_a_cancelled_run_ends_a_stage_that_ignores_it_and_starts_no_other(workspace: Path, tmp_path: Path) -> None:
-    """The second tier waits for the slot, and gets it when the first is ended."""
+    """The second tier waits for the slot, and gets it when the first ends."""
     (workspace / "tier.py").write_text(BEGINS)
     variables = os.environ | {
         "PREFECT_API_URL": str(get_current_settings().api.url),
         "PREFECT_HOME": str(tmp_path / "prefect"),
         "PYTHONPATH": str(Path(flow.__file__).parents[1]),
     }
-    # As a worker does, in a process group of its own.
+    # In a process group of its own, as a worker starts it.
     with subprocess.Popen([sys.executable, "-c", RUN], env=variables, start_new_session=True) as child:
         try:
             while not list(workspace.glob("began-*")):

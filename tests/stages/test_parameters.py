@@ -68,6 +68,7 @@ def test_the_projects_own_parameters_are_valid_and_immutable():
         ("execution", "dask_scheduler", 8786),
         ("execution", "coordinator", "10.0.0.5"),
         ("execution", "coordinator", ":8476"),
+        ("execution", "coordinator", "automatic"),
         ("execution", "processes", 0),
         ("execution", "index", -1),
     ],
@@ -81,6 +82,12 @@ def test_a_wrong_value_is_named(tmp_path, section, key, value):
     assert "\n" not in message
     if section != "mel" or key not in ("n_fft", "fmax"):  # checks of several values name the first of them
         assert key in message
+
+
+def test_a_cluster_says_all_or_nothing_of_the_processes(tmp_path):
+    load_params(edit_params(tmp_path, {"execution": {"coordinator": "auto"}}))
+    with pytest.raises(ParamsError, match=r"execution\.coordinator: auto takes processes and index from the cluster"):
+        load_params(edit_params(tmp_path, {"execution": {"coordinator": "auto", "processes": 2}}))
 
 
 def tiers(count):

@@ -118,38 +118,44 @@ def test_without_a_cluster_to_ask_the_setting_is_named(start):
     status, _, error = ended(start(None, by_hand=False))
     assert status == 1
     assert error == (
-        "train: execution.coordinator: auto: JAX cannot connect the processes: coordinator_address should be defined.\n"
+        "train: execution.coordinator: auto (Slurm, Open MPI 4 or Kubernetes): JAX cannot connect the processes: "
+        "coordinator_address should be defined.\n"
     )
 
 
 @pytest.mark.parametrize(
-    ("lost", "how"), [(0, signal.SIGKILL), (1, signal.SIGTERM), (0, signal.SIGSTOP), (2, signal.SIGSTOP)]
+    ("lost", "count", "how"), [(0, 2, signal.SIGKILL), (0, 2, signal.SIGSTOP), (2, 3, signal.SIGSTOP)]
 )
-def test_a_lost_process_ends_all_others(start, lost, how):
-    processes = [start(index, count=3, heartbeat=5) for index in range(3)]
+def test_a_lost_process_ends_all_others(start, lost, count, how):
+    processes = [start(index, count=count, heartbeat=5) for index in range(count)]
     for process in processes:
         until_training(process)
     processes[lost].send_signal(how)
     started = time.monotonic()
-    for index in {0, 1, 2} - {lost}:
-        assert ended(processes[index], 30)[0] != 0
-    assert time.monotonic() - started < 15
-    if how != signal.SIGSTOP:
-        assert ended(processes[lost])[0] == -how
+    for index in {*range(count)} - {lost}:
+        assert ended(processes[index])[0] != 0
+    assert time.monotonic() - started < 20
 
 
-@pytest.mark.parametrize("index", [0, 1])
-@pytest.mark.parametrize(("does", "message"), [(STOP, "models: no space left"), (FAIL, "no such weights")])
-def test_an_error_in_one_ends_all_before_any_heartbeat_is_missed(start, index, does, message):
+def test_sigterm_ends_a_process(start):
+    process = start(0, count=1)
+    until_training(process)
+    process.terminate()
+    assert ended(process)[0] == -signal.SIGTERM
+
+
+@pytest.mark.parametrize(("index", "does"), [(0, STOP), (1, FAIL)])
+def test_an_error_in_one_ends_all_before_any_heartbeat_is_missed(start, index, does):
     stays, fails = start(1 - index, heartbeat=60), start(index, does, heartbeat=60)
     until_training(fails)
     started = time.monotonic()
     status, _, error = ended(fails)
-    assert (status, message in error) == (1, True)
+    assert status == 1
     if does == STOP:
         assert error == "train: models: no space left\n"
     else:
-        assert "start all again: they continue after the last finished epoch" in error
+        assert "RuntimeError: no such weights\n" in error
+        assert error.endswith("start all again: they continue after the last finished epoch.\n")
     assert ended(stays)[0] != 0
     assert time.monotonic() - started < 20
 
@@ -174,13 +180,11 @@ def test_processes_that_differ_say_so_and_do_not_train(start, other, message):
 
 
 def test_one_that_does_not_come_and_two_with_one_index_end_the_wait(start):
-    processes = [start(index, count=3, join=5) for index in (0, 1, 1)]
-    results = [ended(process) for process in processes]
-    for status, output, _ in results:
-        assert status != 0
-        assert re.fullmatch(r"execution\.coordinator: .+: waiting for all processes, 5 s at most\n", output)
-    assert "DEADLINE_EXCEEDED" in results[0][2]
-    assert any("ALREADY_EXISTS" in error for _, _, error in results)
+    for process in [start(index, count=3, join=1) for index in (0, 1, 1)]:
+        status, output, error = ended(process)
+        assert status == -signal.SIGABRT
+        assert re.fullmatch(r"execution\.coordinator: .+: waiting for all processes, 1 s at most\n", output)
+        assert "Terminating process because the JAX distributed service detected fatal errors" in error
 
 
 def test_an_address_that_is_taken_is_named(start, address):
@@ -188,7 +192,7 @@ def test_an_address_that_is_taken_is_named(start, address):
     with socket.create_server((host, int(port))):
         status, _, error = ended(start(0))
     assert status == 1
-    assert re.search(rf"train: execution\.coordinator: {address}: JAX cannot connect the processes: .+\n$", error)
+    assert re.fullmatch(rf"train: execution\.coordinator: {address}: process 0 cannot listen there: .+\n", error)
 
 
 ALONE = Execution(dask_scheduler=None, coordinator=None, processes=None, index=None)

@@ -2,23 +2,30 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 
+import keras
 import pandas as pd
 import pytest
 
+from stages.command import StageError
+from stages.execution import distributed
 from stages.model import model
+from stages.parameters import load_params
+from stages.train import train
 from tests.stages.conftest import ROOT, SMALL, write_params, write_shards
 
 EPOCHS = 5
-# The stage, with what a test wants of it: "devices" on this CPU, and "kills" of the process with this index, at the
-# third step of this epoch (from 1).
+# The stage, with what a test wants of it: "devices" on this CPU, and a "signal" that the process with this index gets
+# at the third step of this epoch (from 1).
 PROGRAM = """
-import json, os, signal, sys
+import json, os, sys
+from pathlib import Path
 import keras
 wanted = json.loads(sys.argv.pop())
 if keras.backend.backend() == "tensorflow":
@@ -26,22 +33,23 @@ if keras.backend.backend() == "tensorflow":
     [cpu] = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * wanted["devices"])
 import stages.train as stage
-from stages.execution import distributed as processes
 from stages.command import main
 
-class Kill(keras.callbacks.Callback):
+class Signal(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
-        self.now = epoch + 1
+        self.now = [int(os.environ.get("JAX_PROCESS_ID", 0)), epoch + 1]
     def on_train_batch_end(self, batch, logs=None):
-        if [int(os.environ.get("JAX_PROCESS_ID", 0)), self.now] == wanted.get("kills") and batch == 2:
-            os.kill(os.getppid() if processes.is_training() else os.getpid(), signal.SIGKILL)
-            signal.pause()
+        *when, number = wanted["signal"]
+        if self.now == when and batch == 2:
+            Path("signalled").touch()
+            os.kill(os.getpid(), number)
 
 fit = stage.fit
-stage.fit = lambda *arguments, callbacks=(), **others: fit(*arguments, callbacks=[*callbacks, Kill()], **others)
+stage.fit = lambda *arguments: fit(*arguments[:-1], [*arguments[-1], Signal()])
 sys.argv[0] = "train"
 main(stage.train, stage.__doc__, stage.arguments)
 """
+NEVER = (0, 0, 0)
 
 
 @pytest.fixture(scope="module")
@@ -58,18 +66,61 @@ def prepared(tmp_path_factory):
     return folder
 
 
-def start(folder, backend, *, devices=1, kills=None, **environment):
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, json.dumps({"devices": devices, "kills": kills})],
-        cwd=folder,
-        env=os.environ
-        | {"PYTHONPATH": str(ROOT), "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "XLA_FLAGS": flags}
-        | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """Starts the stage; its processes are ended after the tests of this module."""
+    cache = tmp_path_factory.mktemp("compiled")
+    started = []
+
+    def one(folder, backend, *, devices=1, signalled=NEVER, **environment):
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, json.dumps({"devices": devices, "signal": signalled})],
+            cwd=folder,
+            env=os.environ
+            | {
+                "PYTHONPATH": str(ROOT),
+                "KERAS_BACKEND": backend,
+                "TF_CPP_MIN_LOG_LEVEL": "3",
+                "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+                # JAX compiles the same step once for all tests.
+                "JAX_COMPILATION_CACHE_DIR": str(cache),
+                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            }
+            | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield one
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="module")
+def start_pair(start):
+    """Starts two processes on loopback that train together."""
+
+    def pair(folder, **options):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        together = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+        return [start(folder, "jax", JAX_PROCESS_ID=str(index), **together, **options) for index in range(2)]
+
+    return pair
+
+
+@pytest.fixture(scope="module")
+def by_one_jax_process(prepared, start):
+    """A project after a training by one process under JAX, on one device, undisturbed."""
+    pytest.importorskip("jax")
+    folder = copy(prepared, prepared.parent / "together-one-jax")
+    status, _, error = ended(start(folder, "jax"))
+    assert status == 0, error
+    return folder
 
 
 def ended(process):
@@ -97,32 +148,12 @@ def assert_same(folder, reference):
     assert len(history(folder)) == EPOCHS
 
 
-def pair(folder, **options):
-    """Two processes on loopback: how each of them ended."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    both = [
-        start(
-            folder,
-            "jax",
-            JAX_COORDINATOR_ADDRESS=address,
-            JAX_NUM_PROCESSES="2",
-            JAX_PROCESS_ID=str(index),
-            **options,
-        )
-        for index in range(2)
-    ]
-    return [ended(process) for process in both]
-
-
 @pytest.mark.faults
 @pytest.mark.timeout(1200)
 @pytest.mark.skipif(os.environ.get("FAULTS") == "bounded", reason="takes too long for the bounded form")
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-def test_two_devices_have_the_losses_of_one(prepared, tmp_path, backend):
-    pytest.importorskip(backend)
+def test_two_devices_have_the_losses_of_one_under_tensorflow(prepared, tmp_path, start):
     folders = [copy(prepared, tmp_path / name) for name in ("one", "two")]
-    both = [start(folder, backend, devices=devices) for folder, devices in zip(folders, (1, 2), strict=True)]
+    both = [start(folder, "tensorflow", devices=devices) for folder, devices in zip(folders, (1, 2), strict=True)]
     results = [ended(process) for process in both]
     for status, _, error in results:
         assert status == 0, error
@@ -132,47 +163,91 @@ def test_two_devices_have_the_losses_of_one(prepared, tmp_path, backend):
 
 @pytest.mark.faults
 @pytest.mark.timeout(1200)
-def test_two_processes_have_the_losses_of_one_whatever_is_killed(prepared, tmp_path):
-    """From two processes to one, back to two, which both are killed once."""
-    pytest.importorskip("jax")
-    one, folder = (copy(prepared, tmp_path / name) for name in ("one", "several"))
-    alone = start(one, "jax")
-    (status, output, error), killed = pair(folder, kills=[1, 2])
+@pytest.mark.skipif(os.environ.get("FAULTS") == "bounded", reason="takes too long for the bounded form")
+def test_two_devices_have_the_losses_of_one_under_jax(by_one_jax_process, prepared, tmp_path, start):
+    folder = copy(prepared, tmp_path / "two")
+    status, output, error = ended(start(folder, "jax", devices=2))
+    assert status == 0, error
+    assert " on 2 devices" in output
+    assert_same(folder, by_one_jax_process)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(1200)
+def test_two_processes_have_the_losses_of_one_whatever_is_killed(
+    by_one_jax_process, prepared, tmp_path, start, start_pair
+):
+    """From two processes to one, back to two; each time one of them is killed or stopped."""
+    folder = copy(prepared, tmp_path / "several")
+    (status, output, error), killed = map(ended, start_pair(folder, signalled=(1, 2, signal.SIGKILL)))
     assert (status, killed[0]) == (1, -signal.SIGKILL)
     assert " on 2 devices" in output
-    assert error == (
-        f"train: process 1 of 2 ({socket.gethostname()}) was lost in epoch 2 of tier-1; the training goes on from "
-        "epoch 1 when started again\n"
-    )
+    assert "Gloo" in error
+    assert "start all again: they continue after the last finished epoch" in error
 
-    status, output, _ = ended(start(folder, "jax", kills=[0, 3]))
+    status, output, _ = ended(start(folder, "jax", signalled=(0, 3, signal.SIGKILL)))
     assert status == -signal.SIGKILL
     assert "continuing after epoch 1\n" in output
 
-    killed, (status, output, error) = pair(folder, kills=[0, 4])
-    assert (killed[0], status) == (-signal.SIGKILL, 1)
-    assert "continuing after epoch 2\n" in killed[1]
-    assert error == (
-        "train: process 0 of 2 (127.0.0.1) was lost in epoch 4 of tier-1; the training goes on from epoch 3 when "
-        "started again\n"
-    )
-    assert "epoch" not in output  # only process 0 says how it goes on
+    stopped, other = start_pair(folder, signalled=(0, 4, signal.SIGSTOP))
+    status, output, error = ended(other)
+    assert time.time() - (folder / "signalled").stat().st_mtime < 60
+    assert status == -signal.SIGABRT
+    assert "Terminating process because the JAX distributed service detected fatal errors" in error
+    assert "epoch" not in output  # only process 0 says how the training proceeds
+    stopped.kill()
+    assert "continuing after epoch 2\n" in ended(stopped)[1]
     assert not (folder / "metrics").exists()
 
-    for status, _, error in pair(folder):
+    for status, _, error in map(ended, start_pair(folder)):
         assert (status, error) == (0, "")
-    assert ended(alone)[0] == 0
-    assert_same(folder, one)
+    assert_same(folder, by_one_jax_process)
 
 
-def test_what_cannot_be_divided_and_other_backends_are_named(prepared, tmp_path):
+def test_what_cannot_be_divided_and_other_backends_are_named(prepared, tmp_path, start):
     folder = copy(prepared, tmp_path / "copy")
-    status, _, error = ended(start(folder, "tensorflow", devices=3))
+    started = time.monotonic()
+    undivided = start(folder, "tensorflow", devices=3)
+    environment = {"JAX_COORDINATOR_ADDRESS": "127.0.0.1:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}
+    other_backend = start(folder, "tensorflow", **environment)
+    status, _, error = ended(undivided)
     message = "train: train.batch_size: 8 slices cannot be divided evenly between 3 devices; the nearest: 6 or 9\n"
     assert (status, error.endswith(message)) == (1, True)
-    environment = {"JAX_COORDINATOR_ADDRESS": "127.0.0.1:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}
-    started = time.monotonic()
-    status, _, error = ended(start(folder, "tensorflow", **environment))
+    status, _, error = ended(other_backend)
     assert status == 1
     assert error.endswith("execution.coordinator: several processes train under KERAS_BACKEND=jax, not tensorflow\n")
     assert time.monotonic() - started < 120
+
+
+def test_settings_data_tiers_and_finished_epochs_are_compared(prepared, tmp_path, monkeypatch):
+    pytest.importorskip("jax")
+    folder = copy(prepared, tmp_path / "copy")
+    (folder / "data").unlink()
+    shutil.copytree(prepared / "data", folder / "data")
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    monkeypatch.setattr(distributed, "launch", lambda _: distributed.Launch("127.0.0.1:1", 2, 0))
+    compared = []
+
+    def joined(_, agreed):
+        compared.append(agreed)
+        raise StageError("enough")
+
+    monkeypatch.setattr(distributed, "joined", joined)
+
+    def agreed(params):
+        with pytest.raises(StageError, match="enough"):
+            train(params)
+        return compared.pop()
+
+    params = load_params(folder / "params.yaml")
+    digest, epochs = "digest of settings, code, data and libraries", "number of finished epochs in checkpoints"
+    before = agreed(params)
+    assert (before["list of tiers"], before[epochs]) == ("tier-1", "0")
+    other = agreed(params.model_copy(update={"train": params.train.model_copy(update={"seed": 1})}))
+    assert {name for name in before if before[name] != other[name]} == {digest}
+    monkeypatch.setattr("stages.train.finished_epochs", lambda *_: 3)
+    other = agreed(params)
+    assert {name: other[name] for name in before if before[name] != other[name]} == {epochs: "3"}
+    (folder / "data/shards/normalisation.json").write_text("{}")
+    assert agreed(params)[digest] != before[digest]
