@@ -1,4 +1,7 @@
-"""The one module that knows which backend Keras runs on: what ``keras.ops`` and ``keras.Model`` do not offer."""
+"""The code that differs between Keras' backends TensorFlow and JAX, for training and sampling on one device.
+
+:mod:`melnet.training.devices` holds the same for several devices. Everything else uses ``keras.ops``.
+"""
 
 import os
 from collections.abc import Callable, Sequence
@@ -8,9 +11,9 @@ from typing import Any
 import keras
 from keras import ops
 
-# What XLA's CPU compiler is to do differently. At its default level, loops with small matmuls come out a fifth slower;
-# of a machine's vectors it uses half the width; and it spreads small matmuls over the cores, where parts of a batch and
-# groups of samples are at work already. What XLA_FLAGS says besides comes last and has its way.
+# Options of XLA's CPU compiler. Its default optimisation level makes loops with small matmuls a fifth slower. By
+# default it uses half the width of the processor's vectors, and spreads small matmuls over the cores, which are already
+# busy with parts of a batch or groups of samples. Options that the user sets in XLA_FLAGS come last, so they win.
 CPU_FLAGS = "--xla_backend_optimization_level=1 --xla_cpu_prefer_vector_width=512 --xla_cpu_multi_thread_eigen=false"
 
 
@@ -21,16 +24,20 @@ def _cpu_only() -> bool:
 
 
 WHOLE_STEP = keras.backend.backend() != "tensorflow"
-"""whether Keras is to compile a training step whole; on TensorFlow :class:`PartwiseModel` compiles its pieces"""
+"""whether Keras compiles a training step as one function; on TensorFlow :class:`PartwiseModel` compiles its pieces"""
 PARTS = 4 if not WHOLE_STEP and _cpu_only() else 1
-"""into how many parts a training step cuts a batch at most, for several cores to compute side by side"""
+"""largest number of parts of a batch that a training step computes in parallel"""
 
-if PARTS > 1:  # read when the first function is compiled; a flag that XLA does not know would end the process
+if PARTS > 1:  # XLA reads its flags when it compiles the first function, and ends the process at an unknown one
     os.environ["XLA_FLAGS"] = f"{CPU_FLAGS} {os.environ.get('XLA_FLAGS', '')}".rstrip()
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function of (nested) tensors with XLA; once per combination of shapes."""
+    """Compile a function of (nested) tensors with XLA, once for each combination of shapes.
+
+    >>> [float(y) for y in compiled(lambda x: 2 * x)(ops.arange(3.0))]
+    [0.0, 2.0, 4.0]
+    """
     if keras.backend.backend() == "jax":
         import jax
 
@@ -41,9 +48,13 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def gradients(function: Callable[..., Any], variables: Sequence[Any] = ()) -> Callable[..., list[Any]]:
-    """A compiled function of the same arguments that gives the gradients of a scalar ``function``.
+    """A compiled function that takes the arguments of a scalar ``function`` and gives its gradients.
 
-    They are taken with respect to its first argument and to ``variables``, in this order.
+    The gradients are those with respect to the first argument and then to each of ``variables``.
+
+    >>> [derivative] = gradients(lambda x: ops.sum(x**2))(ops.arange(3.0))
+    >>> [float(d) for d in derivative]
+    [0.0, 2.0, 4.0]
     """
     if keras.backend.backend() == "jax":
         import jax
@@ -72,40 +83,39 @@ def gradients(function: Callable[..., Any], variables: Sequence[Any] = ()) -> Ca
 
 
 class PartwiseModel(keras.Model):
-    """A model whose training step computes parts of a batch side by side, each in compiled code of its own.
+    """A model whose training step computes parts of a batch in parallel, each in its own compiled function.
 
-    Inside compiled code TensorFlow gives several cores to large matmuls alone. A recurrent model has small ones and
-    much else: in parts, all of a step runs on several cores, on less memory that is used sooner again. The sums are
-    taken in the order of the parts, so the result does not depend on how many run at once. The loss is to be one value
-    per item of a batch, weighted by the sample weights.
+    Inside a compiled function TensorFlow uses several cores for large matmuls only, and a recurrent model has small
+    ones. Computing parts in parallel uses all cores for the whole step, and each part fits the cache better. Sums are
+    taken in the order of the parts, so the result does not depend on how many parts run at once. The loss must give one
+    value per item of the batch, which the sample weights weight.
     """
 
     parts = 1
-    """into how many parts a batch is cut; it divides the batch size"""
+    """number of parts that a batch is cut into; it must divide the batch size"""
 
     def train_step(self, data: Any) -> dict[str, Any]:
-        x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
-        values = [variable.value for variable in self.trainable_variables]
-        share = weights / ops.sum(weights)
-        found = [self._part_gradients(values, *part) for part in self._cut((x, y, share))]
+        x, y, weights, values, parts = self._cut(data)
+        found = [self._part_gradients(values, *part) for part in parts]
         predictions, losses, gradients = zip(*found, strict=True)
         return self._apply(list(gradients), list(losses), list(predictions), x, y, weights)
 
     def test_step(self, data: Any) -> dict[str, Any]:
-        x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
-        values = [variable.value for variable in self.trainable_variables]
-        share = weights / ops.sum(weights)
-        found = [self._part_prediction(values, *part) for part in self._cut((x, y, share))]
-        predictions, losses = zip(*found, strict=True)
+        x, y, weights, values, parts = self._cut(data)
+        predictions, losses = zip(*[self._part_prediction(values, *part) for part in parts], strict=True)
         return self._measure(list(losses), list(predictions), x, y, weights)
 
-    def _cut(self, batch: Any) -> list[Any]:
-        import tensorflow  # keras.ops.split wants to know the batch size when it is traced
+    def _cut(self, data: Any) -> tuple[Any, Any, Any, list[Any], list[Any]]:
+        """Inputs, targets and sample weights of a batch, the values of the weights, and the parts of the batch."""
+        import tensorflow  # keras.ops.split needs the batch size when the function is traced
 
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
+        batch = x, y, weights / ops.sum(weights)
         pieces = keras.tree.map_structure(lambda tensor: tensorflow.split(tensor, self.parts), batch)
-        return [keras.tree.map_structure_up_to(batch, lambda split, n=n: split[n], pieces) for n in range(self.parts)]
+        parts = [keras.tree.map_structure_up_to(batch, lambda split, n=n: split[n], pieces) for n in range(self.parts)]
+        return x, y, weights, [variable.value for variable in self.trainable_variables], parts
 
-    # As functions of the weights' values: with variables in them, TensorFlow would run them one after the other.
+    # These are functions of the weights' values, because TensorFlow runs functions with variables one after another.
 
     @cached_property
     def _part_prediction(self) -> Callable[..., Any]:
@@ -115,19 +125,19 @@ class PartwiseModel(keras.Model):
     def _part_gradients(self) -> Callable[..., Any]:
         import tensorflow
 
-        def differentiated(values: list[Any], x: Any, y: Any, share: Any) -> tuple[Any, Any, list[Any]]:
+        def differentiated(values: list[Any], x: Any, y: Any, weights: Any) -> tuple[Any, Any, list[Any]]:
             with tensorflow.GradientTape() as tape:
                 tape.watch(values)
-                prediction, loss = self._forward(values, x, y, share)
-            # That of an embedding comes as the rows it used.
+                prediction, loss = self._forward(values, x, y, weights)
+            # The gradient of an embedding is a sparse tensor.
             return prediction, loss, [tensorflow.convert_to_tensor(g) for g in tape.gradient(loss, values)]
 
         return compiled(differentiated)
 
-    def _forward(self, values: list[Any], x: Any, y: Any, share: Any) -> tuple[Any, Any]:
+    def _forward(self, values: list[Any], x: Any, y: Any, weights: Any) -> tuple[Any, Any]:
         with keras.StatelessScope(state_mapping=list(zip(self.trainable_variables, values, strict=True))):
             prediction = self(x)
-        return prediction, ops.sum(share * self.loss.call(y, prediction))
+        return prediction, ops.sum(weights * self.loss.call(y, prediction))
 
     @cached_property
     def _apply(self) -> Callable[..., dict[str, Any]]:
@@ -151,9 +161,13 @@ class PartwiseModel(keras.Model):
 
 
 def parts_of(batch: int) -> int:
-    """Into how many equal parts a training step cuts a batch: the most that divide it, up to :data:`PARTS`."""
+    """The largest number of equal parts that a batch can be cut into, up to :data:`PARTS`.
+
+    >>> parts_of(1)
+    1
+    """
     return next(count for count in range(PARTS, 0, -1) if batch % count == 0)
 
 
 Model: type[keras.Model] = keras.Model if WHOLE_STEP else PartwiseModel
-"""What trainable models are made of."""
+"""base class of trainable models"""

@@ -15,7 +15,8 @@ from melnet.model.tier import Inputs, Tier
 class Likelihood:
     """The negative log-likelihood, in nats, of each element of a spectrogram under the tier that models it.
 
-    The sum over all elements is that of the whole spectrogram, so models with different numbers of tiers compare.
+    The sum over all elements is that of the whole spectrogram, so models with different numbers of tiers can be
+    compared.
 
     Parameters
     ----------

@@ -11,6 +11,7 @@ is drawn with it. Groups run in parallel.
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeAlias
 
 import numpy as np
 from keras import ops
@@ -21,6 +22,7 @@ from melnet.model.multiscale import divisors, interleave, shape, split, target_a
 from melnet.model.recurrent import Tensor, row
 from melnet.model.tier import DecoderState, Inputs, Tier
 
+OnFrame: TypeAlias = Callable[[], object]
 GROUP = 8
 """spectrograms that one compiled call advances"""
 
@@ -55,7 +57,7 @@ class Sampler:
         See :func:`melnet.model.mixture.sample`.
 
     >>> bound = np.full(2, 3, np.float32)
-    >>> sampler = Sampler([Tier(bands=2, layers=1, hidden=4, num_components=1, min_sigma=0.01)], -bound, bound)
+    >>> sampler = Sampler([Tier(bands=2, layers=1, hidden=4, num_components=2, min_sigma=0.01)], -bound, bound)
     >>> sampler.sample(3, frames=5, seed=0).shape
     (3, 5, 2)
     """
@@ -115,7 +117,7 @@ class Sampler:
         *,
         singers: np.ndarray | None = None,
         prime: np.ndarray | None = None,
-        on_frame: Callable[[], object] | None = None,
+        on_frame: OnFrame | None = None,
     ) -> np.ndarray:
         """Draw ``count`` spectrograms of ``frames`` frames; equal seeds give equal samples.
 
@@ -149,13 +151,7 @@ class Sampler:
         return np.concatenate(drawn)[:count, len(known) : len(known) + frames]
 
     def _draw(
-        self,
-        samples: range,
-        known: np.ndarray,
-        total: int,
-        seed: int,
-        singers: np.ndarray,
-        on_frame: Callable[[], object],
+        self, samples: range, known: np.ndarray, total: int, seed: int, singers: np.ndarray, on_frame: OnFrame
     ) -> np.ndarray:
         """Spectrograms (samples, total, bands) that begin with the known frames."""
         parts: list[np.ndarray] = []

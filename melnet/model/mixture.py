@@ -60,8 +60,9 @@ def sample(
     top_components
         Draw from this many of the heaviest components only; None allows all.
 
-    >>> float(sample(ops.convert_to_tensor([5.0, 0.0, 0.0]), 0.5, 0.0, min_sigma=0.01, temperature=1.0))
-    5.0
+    >>> parameters = ops.convert_to_tensor([5.0, 7.0, 0.0, 0.0, 0.0, 0.0])
+    >>> float(sample(parameters, uniform=0.7, normal=0.0, min_sigma=0.01, temperature=1.0))
+    7.0
     """
     mean, log_sigma, log_weight = components(parameters, min_sigma)
     if top_components is not None and top_components < mean.shape[-1]:

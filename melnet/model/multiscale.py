@@ -127,7 +127,7 @@ def target_and_context(x: np.ndarray, tier: int, tiers: int) -> tuple[np.ndarray
 
 
 def inputs_and_target(x: np.ndarray, singers: np.ndarray, index: TierIndex) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """What a tier takes of whole spectrograms (:data:`melnet.model.tier.Inputs`), and the part of them it models.
+    """The inputs of a tier (:data:`melnet.model.tier.Inputs`) and its target, from spectrograms and their singers.
 
     Parameters
     ----------

@@ -25,8 +25,8 @@ ACTIVATIONS = 4
 def row(sequence: Tensor, index: Tensor) -> Tensor:
     """``sequence[index]`` for an index that is known only at run time.
 
-    >>> row(ops.arange(6).reshape((3, 2)), ops.convert_to_tensor(1)).tolist()
-    [2, 3]
+    >>> tuple(row(ops.zeros((5, 2, 3)), 4).shape)
+    (2, 3)
     """
     rest = ops.shape(sequence)[1:]
     return ops.squeeze(ops.slice(sequence, (index, *(0 for _ in rest)), (1, *rest)), 0)
@@ -97,7 +97,7 @@ class Recurrent(keras.layers.Layer):
 
     @staticmethod
     def operands(x: Tensor, hidden: Tensor) -> Tensors:
-        """What is projected; side by side the operands are x (rows, features) followed by hidden (rows, hidden)."""
+        """Tensors to project; side by side they are x (rows, features) followed by hidden (rows, hidden)."""
         raise NotImplementedError
 
     @staticmethod
@@ -124,6 +124,9 @@ class Recurrent(keras.layers.Layer):
 
     def advance(self, sequence: Tensor, state: State) -> tuple[Tensor, State]:
         """Hidden states (steps, rows, hidden) from a given state on, and the state after the last step; no gradient."""
+        if sequence.shape[0] == 1:  # a loop would take longer to compile
+            hidden, state = self.step(sequence[0], state)
+            return ops.expand_dims(hidden, 0), state
         states = self._forward(sequence, self.projections(), state, keep=False)
         return states[0], tuple(tensor[0 if self.reverse else -1] for tensor in states)
 
@@ -176,14 +179,12 @@ class Recurrent(keras.layers.Layer):
                 _, activations = self._step(x, before, weights)
             d_after = (d_state[0] + row(upstream, at), *d_state[1:])
             d_projected, d_before = self.activate_gradient(activations, before, after, d_after)
-            added = [
-                # A matmul with ones is a sum over rows, and several times faster than one on a CPU.
-                ops.matmul(factor, d)
-                for operand, d in zip(self.operands(x, before[0]), d_projected, strict=True)
-                for factor in (ops.transpose(operand), ones)
-            ]
-            # The condition always holds. On a CPU, XLA adds a selected matmul much faster than a plain one.
-            d_weights = tuple(d + ops.where(t < steps, a, 0.0) for d, a in zip(d_weights, added, strict=True))
+            added = []
+            for operand, d in zip(self.operands(x, before[0]), d_projected, strict=True):
+                # The condition always holds. On a CPU, XLA adds a selected matmul much faster than a plain one, and
+                # sums over rows several times faster if the sum is a matmul with ones.
+                added += [ops.where(t < steps, ops.matmul(ops.transpose(operand), d), 0.0), ops.matmul(ones, d)]
+            d_weights = tuple(total + a for total, a in zip(d_weights, added, strict=True))
             d_operands = [ops.matmul(d, kernel) for d, kernel in zip(d_projected, transposed, strict=True)]
             d_x, d_hidden = ops.split(ops.concatenate(d_operands, axis=-1), [features], axis=-1)
             return t + 1, (d_before[0] + d_hidden, *d_before[1:]), d_weights, put_row(d_sequence, at, d_x)

@@ -38,7 +38,7 @@ interleaved values of the earlier tiers; for a tier with singers also ``singer``
 
 
 class DecoderState(NamedTuple):
-    """What sampling carries from one frame to the next."""
+    """Values and recurrent states that sampling carries from one frame to the next."""
 
     frame: Tensor
     """the last frame, (batch, bands); zeros before the first"""
@@ -108,7 +108,7 @@ class Tier(backend.Model):
         if singers:
             stacks = ["time", "frequency", "frame" if first else "features"]
             condition += [f"singer_to_{stack}" for stack in stacks]
-            # Zeros, so that a singer without a slice in the train split stays at the neutral embedding.
+            # Zeros, so that a singer who is absent from the train split keeps a neutral embedding.
             self.embedding = keras.layers.Embedding(singers, hidden, embeddings_initializer="zeros", name="singer")
         self.conditions = {name: dense(hidden, use_bias=False, name=name) for name in condition}
         self.head = dense(3 * num_components, name="head")
@@ -140,7 +140,7 @@ class Tier(backend.Model):
         x = ops.transpose(inputs["x"], (1, 2, 0))  # (frames, bands, batch)
         by_time, whole = self._time_inputs(_one_frame_back(x), condition)
         one_band_down = ops.pad(x[:, :-1], ((0, 0), (1, 0), (0, 0)))
-        by_frequency = swap_axes(self._frequency_input(one_band_down, condition.get("frequency")))
+        by_frequency = swap_axes(self._frequency_input(one_band_down, condition.get("frequency", 0.0)))
         delayed = swap_axes(by_time)  # (bands, frames, batch, hidden)
         for i, (time_layer, frequency_layer) in enumerate(zip(self.time_delayed, self.frequency_delayed, strict=True)):
             by_time = time_layer(by_time, delayed)
@@ -184,18 +184,18 @@ class Tier(backend.Model):
         return {stack: added[first:last] if added.shape[0] > 1 else added for stack, added in condition.items()}
 
     def _time_inputs(self, one_frame_back: Tensor, condition: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
-        """Layer 0 of the time-delayed and of the centralised stack, from (frames, bands, batch).
+        """Layer 0 of the time-delayed stack and, in the first tier, of the centralised stack.
 
-        (frames, bands, batch, hidden) and, in the first tier, (frames, batch, hidden)
+        From (frames, bands, batch) to (frames, bands, batch, hidden) and (frames, batch, hidden).
         """
-        by_time = _plus(self.time_input(ops.expand_dims(one_frame_back, -1)), condition.get("time"))
+        by_time = self.time_input(ops.expand_dims(one_frame_back, -1)) + condition.get("time", 0.0)
         if self.frame_input is None:
             return by_time, None
-        return by_time, _plus(self.frame_input(ops.transpose(one_frame_back, (0, 2, 1))), condition.get("frame"))
+        return by_time, self.frame_input(ops.transpose(one_frame_back, (0, 2, 1))) + condition.get("frame", 0.0)
 
-    def _frequency_input(self, one_band_down: Tensor, condition: Tensor | None) -> Tensor:
+    def _frequency_input(self, one_band_down: Tensor, condition: Tensor) -> Tensor:
         """Layer 0 of the frequency-delayed stack: (..., batch) to (..., batch, hidden)."""
-        return _plus(self.frequency_input(ops.expand_dims(one_band_down, -1)), condition)
+        return self.frequency_input(ops.expand_dims(one_band_down, -1)) + condition
 
     def initial(self, batch: int) -> DecoderState:
         """The decoder state before the first frame of a batch of spectrograms."""
@@ -263,7 +263,7 @@ class Tier(backend.Model):
             condition = ops.broadcast_to(condition[0], (self.bands, batch, self.hidden))
 
         def step(f: Tensor, value: Tensor, states: list[State], values: Tensor, parameters: Tensor) -> tuple:
-            x = self._frequency_input(value, None if condition is None else row(condition, f))
+            x = self._frequency_input(value, 0.0 if condition is None else row(condition, f))
             context = row(contexts, f)
             after = []
             for i, layer in enumerate(self.frequency_delayed):
@@ -285,24 +285,11 @@ class Tier(backend.Model):
         return ops.transpose(values), ops.transpose(parameters, (1, 0, 2))
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "bands": self.bands,
-            "layers": len(self.time_delayed),
-            "hidden": self.hidden,
-            "num_components": self.num_components,
-            "min_sigma": self.min_sigma,
-            "cell": self.cell,
-            "feature_layers": len(self.features),
-            "singers": self.singers,
-            "recompute": self.recompute,
-        }
+        stored = ("bands", "hidden", "num_components", "min_sigma", "cell", "singers", "recompute")
+        counts = {"layers": len(self.time_delayed), "feature_layers": len(self.features)}
+        return {**super().get_config(), **counts, **{name: getattr(self, name) for name in stored}}
 
 
 def _one_frame_back(x: Tensor) -> Tensor:
     """Each frame of x (frames, bands, batch) one frame later, after a frame of zeros."""
     return ops.pad(x[:-1], ((1, 0), (0, 0), (0, 0)))
-
-
-def _plus(x: Tensor, added: Tensor | None) -> Tensor:
-    return x if added is None else x + added

@@ -25,7 +25,7 @@ only_in_parts = pytest.mark.skipif(backend.PARTS == 1, reason="on this backend o
 
 @pytest.fixture(scope="module")
 def batch():
-    """Of a later tier with singers; the last two slices are there to fill it up."""
+    """A batch for a later tier with singers; its last two slices are padding."""
     rng = np.random.default_rng(20190604)
     x = rng.normal(size=(BATCH, FRAMES, BANDS)).astype("float32")
     context = rng.normal(size=x.shape).astype("float32")
@@ -34,7 +34,7 @@ def batch():
 
 
 def stepped(batch, parts, recompute=False):
-    """What two training steps and a test step report, and the weights they lead to."""
+    """The reports of two training steps and a test step, and the weights after them."""
     tier = fixed(
         Tier(
             bands=BANDS,
@@ -71,7 +71,7 @@ def test_parts_add_up_to_the_whole(batch, as_usual):
         np.testing.assert_allclose(weight, expected, atol=1e-5)
 
 
-def test_what_fills_a_batch_up_counts_for_nothing(batch, as_usual):
+def test_padding_of_a_batch_counts_for_nothing(batch, as_usual):
     inputs, _, weights = batch
     other = {name: np.where(np.arange(BATCH).reshape(-1, *[1] * (v.ndim - 1)) < 6, v, 0) for name, v in inputs.items()}
     second, _ = stepped((other, other["x"], weights), backend.parts_of(BATCH))

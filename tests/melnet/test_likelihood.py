@@ -35,7 +35,7 @@ def make_tiers(count, frames, bands):
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_probability_of_all_spectrograms_is_one(count):
-    """Of 2 x 2 elements, summed over a fine grid of all four values."""
+    """The density of 2 x 2 elements, summed over a fine grid of all four values, is one."""
     likelihood = Likelihood(make_tiers(count, 2, 2))
     values = np.arange(-REACH, REACH + STEP / 2, STEP, dtype=np.float32)
     grid = np.array(list(itertools.product(values, repeat=4)), np.float32).reshape(-1, 2, 2)

@@ -78,7 +78,7 @@ def test_singers_do_not_reach_each_other(sampler, samples):
 
 
 def test_a_longer_sample_of_one_tier_begins_with_the_shorter():
-    """Of several tiers it does not: the later ones see all that the earlier ones drew."""
+    """With several tiers it does not, because later tiers see all frames of the earlier ones."""
     sampler = Sampler(make_tiers(1), LOW, HIGH)
     np.testing.assert_array_equal(sampler.sample(3, 10, seed=5)[:, :7], sampler.sample(3, 7, seed=5))
 

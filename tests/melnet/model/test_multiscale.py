@@ -39,7 +39,7 @@ def test_interleave_undoes_split(case):
 
 @given(spectrograms())
 def test_split_undoes_interleave(case):
-    """Of any parts that fit together, not only of those that came from one spectrogram."""
+    """For any parts that fit together, not only for parts of one spectrogram."""
     tiers, x = case
     parts = [part[::-1] for part in split(x, tiers)]
     for again, part in zip(split(interleave(parts), tiers), parts, strict=True):

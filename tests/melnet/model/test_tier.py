@@ -46,7 +46,7 @@ def make_tier(number, cell="lstm", singers=False):
 
 
 def inputs(x, number, tiers):
-    """What a tier takes of whole spectrograms."""
+    """Inputs of a tier from whole spectrograms."""
     return inputs_and_target(x, np.arange(x.shape[0], dtype=np.int32) % SINGERS, TierIndex(number, tiers))[0]
 
 
@@ -59,7 +59,7 @@ def placed(request):
 
 @pytest.fixture(scope="module")
 def gradient(placed):
-    """Of a weighted sum of a tier's outputs with respect to whole spectrograms of a number of tiers."""
+    """A function that gives the gradient of weighted outputs of a tier with respect to whole spectrograms."""
     tier, number = placed
 
     def output(both, singer, weights):
