@@ -247,7 +247,8 @@ def test_settings_data_tiers_and_finished_epochs_are_compared(prepared, tmp_path
     digest, epochs = "digest of settings, code, data and libraries", "number of finished epochs in checkpoints"
     before = agreed(params)
     assert (before["list of tiers"], before[epochs]) == ("tier-1", "0")
-    other = agreed(params.model_copy(update={"train": params.train.model_copy(update={"seed": 1})}))
+    other_seed = params.train.model_copy(update={"seed": params.train.seed + 1})
+    other = agreed(params.model_copy(update={"train": other_seed}))
     assert {name for name in before if before[name] != other[name]} == {digest}
     monkeypatch.setattr("stages.train.finished_epochs", lambda *_: 3)
     other = agreed(params)
