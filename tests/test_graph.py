@@ -240,7 +240,7 @@ def test_an_experiment_reruns_training_and_dvc_tells_the_difference(restored):
     settings = ("--set-param", "train.epochs=1", "--set-param", "train.learning_rate=1e-3")
     output = run(restored, "dvc", "exp", "run", "evaluate", *settings)
     assert started(output) == ["train@tier-1", "evaluate"]
-    assert stale(restored) == ["generate", "report"]
+    assert stale(restored) == ["generate", "plots", "report"]
     assert (restored / "metrics/history/tier-1.csv").read_text().count("\n") == 2
     difference = json.loads(run(restored, "dvc", "metrics", "diff", "--json"))
     nll = difference["metrics/evaluate.json"]["nll"]
