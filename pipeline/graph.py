@@ -15,7 +15,9 @@ from typing import Any
 import networkx as nx
 import psutil
 from dvc.dvcfile import PROJECT_FILE
+from dvc.lock import make_lock
 from dvc.repo import Repo
+from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK
 from dvc.stage import PipelineStage, Stage
 
 from pipeline.process_tree import end_process_trees
@@ -106,6 +108,21 @@ def _name(stage: Stage) -> str:
     if not isinstance(stage, PipelineStage):
         return path  # data.dvc
     return stage.name if path == PROJECT_FILE else f"{path}:{stage.name}"
+
+
+def remove_broken_lock_table(root: Path, log: Callable[[str], object]) -> None:
+    """Remove DVC's table of the paths in use if a killed DVC left it half written: every DVC command would fail."""
+    folder = root / ".dvc" / "tmp"
+    table = folder / RWLOCK_FILE
+    if not table.exists():
+        return
+    # DVC rewrites the table in place, under this lock.
+    with make_lock(str(folder / RWLOCK_LOCK), tmp_dir=str(folder), wait=True):
+        try:
+            json.loads(table.read_text(encoding="utf-8"))
+        except ValueError:
+            log(f"removed {table}, which a killed DVC left incomplete")
+            table.unlink()
 
 
 def changes(root: Path, stage: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from prefect.exceptions import CancelledRun
 
-from pipeline import experiment
+from pipeline import experiment, graph
 from pipeline.lock import Resource, lock_any
 from pipeline.process_tree import end_process_trees, processes_with
 
@@ -38,6 +38,7 @@ def lock_workspace(
     with lock_any([resource], run, log):
         if overrides:
             experiment.prepare(root, folder, overrides, log)
+        graph.remove_broken_lock_table(folder, log)
         workspace = Workspace(folder, resource.environment)
         try:
             yield workspace

@@ -124,6 +124,20 @@ def test_a_lock_of_another_process_is_retryable(workspace: Path) -> None:
             end_process_trees(psutil.Process(other.pid))
 
 
+def test_a_lock_table_that_a_killed_dvc_left_incomplete_is_removed(workspace: Path) -> None:
+    table = workspace / ".dvc" / "tmp" / "rwlock"
+    table.parent.mkdir(parents=True, exist_ok=True)
+    table.write_text("")
+    with pytest.raises(graph.DvcFailed, match="rwlock"):
+        graph.changes(workspace, "first")
+    lines: list[object] = []
+    graph.remove_broken_lock_table(workspace, lines.append)
+    assert len(lines) == 1 and str(table) in str(lines[0])
+    assert graph.changes(workspace, "first")  # it runs again
+    graph.remove_broken_lock_table(workspace, lines.append)
+    assert len(lines) == 1 and table.exists()  # a complete table stays
+
+
 def test_no_stage_outlives_a_log_that_fails(workspace: Path) -> None:
     (workspace / "first.py").write_text("import time; print('singing'); time.sleep(60)")
 
