@@ -6,7 +6,7 @@ Tensors stay batch-major, (batch, frames, bands, hidden); a reshape or transpose
 import keras
 from keras import ops
 
-from melnet.model.recurrent import Tensor
+from melnet.backend import Tensor
 
 
 def over_time(rnn: keras.layers.Layer, x: Tensor) -> Tensor:

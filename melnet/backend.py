@@ -6,10 +6,13 @@
 import os
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 from keras import ops
+
+Tensor: TypeAlias = Any
+"""a tensor of the Keras backend in use, or anything that ``keras.ops`` accepts as one"""
 
 # Options of XLA's CPU compiler. Its default optimisation level makes loops with small matmuls a fifth slower. By
 # default it uses half the width of the processor's vectors, and spreads small matmuls over the cores, which are already

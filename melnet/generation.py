@@ -1,7 +1,7 @@
 """Generation: spectrograms sampled from a model, the audio made of them, and how far both are from recordings."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -9,9 +9,11 @@ import numpy as np
 from melnet.audio.crossfade import crossfade
 from melnet.audio.griffin_lim import mel_to_audio
 from melnet.audio.mel import MelSpec
+from melnet.audio.pitch import FRAME_SECONDS, pitch_of
 from melnet.audio.spectrogram import log_mel, log_mel_error
+from melnet.audio.voice_metrics import voice_statistics
 from melnet.baselines import Baselines
-from melnet.data.dataset import batches, passages
+from melnet.data.dataset import batches, passages, stretches
 from melnet.data.shards import Shards
 from melnet.metrics import FrameStatistics, Gaussian, frame_statistics, frechet_distance
 from melnet.model.tier import Tier
@@ -40,6 +42,15 @@ class GenerationConfig:
     """draw from so many of the heaviest Gaussians only; None: from all"""
     seed: int = 1
     griffin_lim_iterations: int = 32
+
+
+Invert = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""log-mel (items, frames, bands) and singer ids (items,) -> audio (items, (frames - 1) * hop_length)"""
+
+
+def griffin_lim(mel: MelSpec, generation: GenerationConfig) -> Invert:
+    """The inversion that needs no training; singers make no difference to it."""
+    return lambda log_mels, _: mel_to_audio(log_mels, mel, generation.griffin_lim_iterations, generation.seed)
 
 
 @dataclass(frozen=True)
@@ -74,8 +85,17 @@ def singer_ids(names: Sequence[str], known: Sequence[str], count: int) -> np.nda
     >>> singer_ids(["bo", "anna"], known=["anna", "bo"], count=3).tolist()
     [1, 0, 1]
     """
+    return np.resize(ids_of(names or known, known) if known else [0], count).astype(np.int32)
+
+
+def ids_of(names: Sequence[str], known: Sequence[str]) -> np.ndarray:
+    """Singer ids (names,) int32 of singers that a model knows; all 0 for a model without singers.
+
+    >>> ids_of(["bo", "anna", "bo"], known=["anna", "bo"]).tolist(), ids_of(["bo"], known=[]).tolist()
+    ([1, 0, 1], [0])
+    """
     ids = {name: singer_id for singer_id, name in enumerate(known)}
-    return np.resize([ids[name] for name in names or known] or [0], count).astype(np.int32)
+    return np.array([ids[name] for name in names] if known else [0] * len(names), np.int32)
 
 
 def sampler(config: ModelConfig, tiers: Sequence[Tier], generation: GenerationConfig) -> Sampler:
@@ -89,6 +109,7 @@ def generate(
     config: ModelConfig,
     sampler: Sampler,
     generation: GenerationConfig,
+    invert: Invert,
     singers: np.ndarray,
     prime: Prime | None = None,
     on_frame: Callable[[], object] | None = None,
@@ -97,6 +118,8 @@ def generate(
 
     Parameters
     ----------
+    invert
+        :func:`griffin_lim`, or a vocoder.
     singers : (count,)
         Singer ids, see :func:`singer_ids`.
     prime
@@ -114,22 +137,18 @@ def generate(
         on_frame=on_frame,
     )
     log_mels = normalisation.denormalise(sampled)
-    audio = _invert(log_mels, config.mel, generation)
-    return Generated(log_mels, singers, audio, _joined(log_mels, config.mel, generation, prime) if prime else [])
+    joined = _joined(log_mels, singers, config.mel, invert, prime) if prime else []
+    return Generated(log_mels, singers, invert(log_mels, singers), joined)
 
 
-def _invert(log_mels: np.ndarray, mel: MelSpec, generation: GenerationConfig) -> np.ndarray:
-    return mel_to_audio(log_mels, mel, generation.griffin_lim_iterations, generation.seed)
-
-
-def _joined(log_mels: np.ndarray, mel: MelSpec, generation: GenerationConfig, prime: Prime) -> list[np.ndarray]:
+def _joined(log_mels: np.ndarray, singers: np.ndarray, mel: MelSpec, invert: Invert, prime: Prime) -> list[np.ndarray]:
     """The prime followed by each sample, crossfaded where the audio of the sample begins."""
     end = prime.log_mel[-JOINT_FRAMES:]
     with_end = np.concatenate([np.broadcast_to(end, (len(log_mels), *end.shape)), log_mels], axis=1)
     # The last frame of the prime is centred on its last sample, which is so many hops after the first sample made here.
     overlap = (len(end) - 1) * mel.hop_length
     fade = min(2 * mel.hop_length, overlap // 2)
-    signals = _invert(with_end, mel, generation)
+    signals = invert(with_end, singers)
     return [crossfade(prime.signal, signal, overlap=overlap, fade=fade) for signal in signals]
 
 
@@ -137,11 +156,19 @@ def measure(
     config: ModelConfig,
     generation: GenerationConfig,
     generated: Generated,
+    invert: Invert,
     baselines: Baselines,
     train: Shards,
     test: Shards,
+    tracks: Mapping[str, np.ndarray],
 ) -> dict[str, Any]:
-    """Metrics of samples beside the test split, as ``metrics/generate.json`` holds them (docs/formats.md)."""
+    """Metrics of samples beside the test split, as ``metrics/generate.json`` holds them (docs/formats.md).
+
+    Parameters
+    ----------
+    tracks
+        Pitch tracks of the recordings by their names, see :mod:`melnet.audio.pitch`.
+    """
     sampled = config.normalisation.normalise(generated.log_mels)
     reference, by_singer = recorded_statistics(config, test)
     band_samples = baselines.band.sample(sampled.shape[:2], np.random.default_rng(0))
@@ -152,10 +179,26 @@ def measure(
     }
     if config.singers:
         metrics["frechet_by_singer"] = frechet_by_singer(config.singers, sampled, generated.singer_ids, by_singer)
-    recorded = np.stack([passage.log_mel for passage in passages(test, generation.count, generation.frames)])
-    metrics["log_mel_error_copy"] = _inversion_error(recorded, _invert(recorded, config.mel, generation), config.mel)
+    found = passages(test, generation.count, generation.frames)
+    recorded = np.stack([passage.log_mel for passage in found])
+    copies = invert(recorded, ids_of([passage.singer for passage in found], config.singers))
+    metrics["log_mel_error_copy"] = _inversion_error(recorded, copies, config.mel)
     metrics["log_mel_error_generated"] = _inversion_error(generated.log_mels, generated.audio, config.mel)
+    sung = [pitch_of(signal, config.mel.sample_rate) for signal in generated.audio]
+    for name, voices in (("voice", sung), ("voice_recorded", split_tracks(test, tracks))):
+        statistics = asdict(voice_statistics(voices))
+        metrics[name] = {key: value for key, value in statistics.items() if value is not None}
     return metrics
+
+
+def split_tracks(shards: Shards, tracks: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """The parts of pitch tracks that belong to the slices of a split, one for each run of neighbouring slices."""
+    seconds = shards.spec.mel.seconds_per_frame
+    spans = [
+        (stretch.recording, stretch.first * seconds, (stretch.first + stretch.frames) * seconds)
+        for stretch in stretches(shards)
+    ]
+    return [tracks[name][round(start / FRAME_SECONDS) : round(stop / FRAME_SECONDS)] for name, start, stop in spans]
 
 
 def frechet_by_singer(

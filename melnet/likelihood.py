@@ -5,10 +5,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from keras import ops
 
-from melnet.backend import compiled
+from melnet.backend import Tensor, compiled
 from melnet.model.mixture import negative_log_likelihood
 from melnet.model.multiscale import TierIndex, inputs_and_target, interleave
-from melnet.model.recurrent import Tensor
 from melnet.model.tier import Inputs, Tier
 
 

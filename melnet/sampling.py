@@ -16,10 +16,10 @@ from typing import TypeAlias
 import numpy as np
 from keras import ops
 
-from melnet.backend import compiled
+from melnet.backend import Tensor, compiled
 from melnet.model import mixture
 from melnet.model.multiscale import divisors, interleave, shape, split, target_and_context
-from melnet.model.recurrent import Tensor, row
+from melnet.model.recurrent import row
 from melnet.model.tier import DecoderState, Inputs, Tier
 
 OnFrame: TypeAlias = Callable[[], object]

@@ -12,24 +12,17 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import keras
-from pydantic import PlainValidator, TypeAdapter, ValidationError
+from pydantic import PlainValidator, TypeAdapter
 
 from melnet.audio.mel import MelSpec
 from melnet.data.atomic import atomic_write, write_json
 from melnet.data.dataset import Normalisation
 from melnet.model.multiscale import TierIndex, shape
 from melnet.model.tier import Tier
-
-FORMAT = 3
-STRICT: dict[str, Any] = {"extra": "forbid", "strict": True}
-T = TypeVar("T")
-
-
-class ModelError(ValueError):
-    """A model cannot be read; the message names the file."""
+from melnet.model_files import FORMAT, STRICT, ModelError, load_weights, read_settings, save_weights
 
 
 @dataclass(frozen=True)
@@ -149,17 +142,14 @@ def save_tier(folder: Path, config: ModelConfig, name: str, tier_config: TierCon
     # A compiled tier would save its optimizer too, which is twice as large as the weights.
     plain = build_tier(config, name, tier_config)
     plain.set_weights(tier.get_weights())
-    # HDF5 ends the process when the disk is full.
-    with atomic_write(weights_path(folder, name), needed=8 * plain.count_params() + 2**20) as temporary:
-        plain.save_weights(temporary, overwrite=True)
-        digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
+    digest = save_weights(weights_path(folder, name), plain)
     hashes = {"weights_sha256": digest, "melnet_sha256": _digest(config)}
     write_json(tier_config_path(folder, name), {"format": FORMAT, **asdict(tier_config), **hashes})
 
 
 def load_config(folder: Path) -> ModelConfig:
     """Read ``melnet.json``; raises :class:`ModelError` if it is missing, damaged or of another format version."""
-    return _read(folder / "melnet.json", _CONFIG)[0]
+    return read_settings(folder / "melnet.json", _CONFIG)[0]
 
 
 def load(folder: Path) -> tuple[ModelConfig, list[Tier]]:
@@ -177,43 +167,13 @@ def load(folder: Path) -> tuple[ModelConfig, list[Tier]]:
 def _load_tier(folder: Path, config: ModelConfig, name: str) -> Tier:
     path = tier_config_path(folder, name)
 
-    tier_config, hashes = _read(path, _TIER_CONFIG, "weights_sha256", "melnet_sha256")
+    tier_config, hashes = read_settings(path, _TIER_CONFIG, "weights_sha256", "melnet_sha256")
     expected, melnet = hashes.values()
     if melnet != _digest(config):
         raise ModelError(f"{path}: trained for another {folder / 'melnet.json'}; train the tier again")
-    weights = weights_path(folder, name)
-    try:
-        found = hashlib.sha256(weights.read_bytes()).hexdigest()
-    except OSError as error:
-        raise ModelError(f"{weights}: {error.strerror or error}; {path} names it") from error
-    if found != expected:
-        raise ModelError(f"{weights}: damaged, or not the weights that {path} was saved with")
     tier = build_tier(config, name, tier_config)
-    try:
-        tier.load_weights(weights)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{weights}: not the weights of {tier_config}: {str(error).splitlines()[0]}") from error
+    load_weights(weights_path(folder, name), tier, expected, path, str(tier_config))
     return tier
-
-
-def _read(path: Path, config: TypeAdapter[T], *others: str) -> tuple[T, dict[str, Any]]:
-    """A configuration, and other values that stand beside it."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if (found := content.pop("format")) != FORMAT:
-            raise ModelError(f"{path}: format {found}, but this version reads format {FORMAT}; train again")
-        values = {name: content.pop(name) for name in others}
-        return config.validate_json(json.dumps(content)), values
-    except FileNotFoundError as error:
-        raise ModelError(f"{path}: no such file; the model is not trained yet, or incomplete") from error
-    except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(str(part) for part in problem["loc"])
-        raise ModelError(f"{path}: not understood: {key}: {problem['msg']}") from error
-    except ModelError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path}: not understood: {type(error).__name__} {error}") from error
 
 
 def _digest(config: ModelConfig) -> str:

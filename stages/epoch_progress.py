@@ -17,9 +17,9 @@ class EpochProgress(keras.callbacks.Callback):
     The time per step leaves out the first step of an epoch, which may be compiled. The time left includes validation.
     """
 
-    def __init__(self, label: str) -> None:
+    def __init__(self, label: str, metric: str = "nll") -> None:
         super().__init__()
-        self.label = label
+        self.label, self.metric = label, metric
         self._bar: tqdm | None = None
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -45,8 +45,8 @@ class EpochProgress(keras.callbacks.Callback):
         validation = monotonic() - self._last
         left = tqdm.format_interval((epochs - epoch - 1) * (steps * per_step + validation))
         line = (
-            f"{self.label}: epoch {epoch + 1} of {epochs}: loss {logs['nll']:.4f}, "
-            f"validation {logs['val_nll']:.4f}, {per_step:.2g} s per step, {left} left"
+            f"{self.label}: epoch {epoch + 1} of {epochs}: loss {logs[self.metric]:.4f}, "
+            f"validation {logs[f'val_{self.metric}']:.4f}, {per_step:.2g} s per step, {left} left"
         )
         if sys.stderr.isatty():
             tqdm.write(line)  # above the bar

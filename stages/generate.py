@@ -1,14 +1,18 @@
 """Sing: sample spectrograms from the model in models/ and turn them into audio, samples/ and metrics/generate.json.
 
 samples/*.wav are generate.count samples of generate.frames frames; spectrograms.parquet holds their log-mel values.
-With generate.prime each sample continues that recording: sample-00-joined.wav is its end and the sample in one, and
-prime.wav its end alone.
+The vocoder makes the audio, or Griffin-Lim (generate.inversion); if the vocoder does, griffin-lim/*.wav has the same
+samples by Griffin-Lim, to compare. With generate.prime each sample continues that recording: sample-00-joined.wav is
+its end and the sample in one, and prime.wav its end alone.
 
 metrics/generate.json: frechet is the Fréchet distance |μ1 - μ2|² + tr(C1 + C2 - 2 (C1 C2)^½) between Gaussians fitted
 to the frames of the samples and of the test split, a frame being its normalised log-mel and the difference from the
 previous frame. frechet_train is the same for the train split, and frechet_band_baseline for samples of the mixture per
 band that `evaluate` fitted. For a model of several singers, frechet_by_singer has the distance of the samples of each
 singer from the test recordings of each.
+
+voice has the voiced share, the range of the pitch (Hz, 5th, 50th and 95th percentile) and its jitter in cents, and
+voice_recorded the same for the test split.
 
 log_mel_error_generated is the mean absolute difference in nats between the sampled log-mel and that of the audio made
 from it, before it is scaled for the WAV file: what the inversion loses. log_mel_error_copy is the same for passages of
@@ -24,15 +28,18 @@ from melnet.audio.integrity import UnusableAudio
 from melnet.baselines import Baselines
 from melnet.data.atomic import atomic_folder, write_json
 from melnet.data.dataset import UnknownSinger
+from melnet.data.pitch_tracks import PitchTracksError, read_pitch_tracks
 from melnet.data.samples import Samples
 from melnet.data.shards import ShardError, Shards
-from melnet.generation import Generated, GenerationConfig, measure, sampler, singer_ids
+from melnet.generation import Generated, GenerationConfig, Invert, griffin_lim, measure, sampler, singer_ids
 from melnet.generation import generate as sample
+from melnet.model_files import ModelError
 from melnet.prime import Prime, read_prime
-from melnet.saved import ModelConfig, ModelError, load
+from melnet.saved import ModelConfig, load
+from melnet.vocoder.saved import GRIFFIN_LIM, VOCODER, Inversion, load_vocoder
 from stages.command import StageError, main
 from stages.parameters import Generate, Params
-from stages.paths import METRICS, MODELS, SAMPLES, SHARDS, SPECTROGRAMS
+from stages.paths import METRICS, MODELS, PITCH, SAMPLES, SHARDS, SPECTROGRAMS
 from stages.progress import progress
 
 
@@ -54,17 +61,29 @@ def generate(params: Params) -> None:
         prime = _prime(settings, config)
         singers = singer_ids(_singers(settings, config), config.singers, settings.count)
         _announce(settings, config)
+        invert, inversion = _inversion(settings, config, generation)
         drawn = sampler(config, tiers, generation)
         steps = drawn.steps(settings.count, settings.frames)
         with progress(total=steps, label="generate", unit="frames") as bar:
-            generated = sample(config, drawn, generation, singers, prime, bar.update)
-        _write_samples(config, generated, prime)
+            generated = sample(config, drawn, generation, invert, singers, prime, bar.update)
+        _write_samples(config, generated, prime, griffin_lim(config.mel, generation) if inversion == VOCODER else None)
         baselines = Baselines.from_dict(json.loads((MODELS / "baselines.json").read_text(encoding="utf-8")))
-        write_json(METRICS / "generate.json", measure(config, generation, generated, baselines, train, test))
-    except (ShardError, ModelError, UnknownSinger) as error:
+        tracks = read_pitch_tracks(PITCH)
+        metrics = measure(config, generation, generated, invert, baselines, train, test, tracks)
+        write_json(METRICS / "generate.json", metrics)
+    except (ShardError, ModelError, PitchTracksError, UnknownSinger) as error:
         raise StageError(str(error)) from error
     seconds = generated.audio.size / config.mel.sample_rate
     print(f"{SAMPLES}: {settings.count} samples, {seconds:.1f} s of audio; {time.monotonic() - started:.0f} s")
+
+
+def _inversion(settings: Generate, config: ModelConfig, generation: GenerationConfig) -> tuple[Invert, Inversion]:
+    """What turns spectrograms into audio, and its name; Griffin-Lim needs no trained vocoder."""
+    if settings.inversion != GRIFFIN_LIM:
+        vocoder, preferred = load_vocoder(MODELS, config.mel, config.singers)
+        if VOCODER in (settings.inversion, preferred):
+            return lambda log_mels, singers: vocoder(log_mels, singers.tolist(), generation.seed), VOCODER
+    return griffin_lim(config.mel, generation), GRIFFIN_LIM
 
 
 def _prime(settings: Generate, config: ModelConfig) -> Prime | None:
@@ -89,13 +108,14 @@ def _announce(settings: Generate, config: ModelConfig) -> None:
     seconds = settings.frames * config.mel.seconds_per_frame
     continued = f", continuing {settings.prime}" if settings.prime is not None else ""
     print(
-        f"{settings.count} samples of {settings.frames} frames ({seconds:.1f} s), tier by tier{continued}, then "
-        f"{settings.griffin_lim_iterations} iterations of Griffin-Lim; compiling takes up to a minute",
+        f"{settings.count} samples of {settings.frames} frames ({seconds:.1f} s), tier by tier{continued}, then their "
+        "audio; compiling takes up to a minute",
         flush=True,
     )
 
 
-def _write_samples(config: ModelConfig, generated: Generated, prime: Prime | None) -> None:
+def _write_samples(config: ModelConfig, generated: Generated, prime: Prime | None, other: Invert | None) -> None:
+    """Write audio and spectrograms; with another inversion, the audio that it makes of them to ``griffin-lim/``."""
     names = [f"sample-{i:02d}" for i in range(len(generated.audio))]
     signals = dict(zip(names, generated.audio, strict=True))
     if prime is not None:
@@ -105,6 +125,8 @@ def _write_samples(config: ModelConfig, generated: Generated, prime: Prime | Non
     with atomic_folder(SAMPLES) as folder:
         for name, signal in signals.items():
             write_wav(folder / f"{name}.wav", signal, config.mel.sample_rate, normalise=True)
+        for name, signal in zip(names, other(generated.log_mels, generated.singer_ids) if other else [], strict=False):
+            write_wav(folder / "griffin-lim" / f"{name}.wav", signal, config.mel.sample_rate, normalise=True)
         Samples(names, singers, generated.log_mels, config.mel).write(folder / SPECTROGRAMS.name)
 
 

@@ -5,7 +5,6 @@ trained by itself (stages.train), so that changing one tier leaves the others as
 model.tiers no longer names are removed.
 """
 
-import json
 import re
 import time
 
@@ -13,6 +12,7 @@ from melnet.data.dataset import Normalisation
 from melnet.data.shards import ShardError, Shards
 from melnet.saved import ModelConfig, save_config
 from stages.command import StageError, main
+from stages.corpus.singers import known_singers
 from stages.parameters import Params
 from stages.paths import METRICS, MODELS, PLOTS, SHARDS
 
@@ -27,14 +27,7 @@ def model(params: Params) -> None:
     except ShardError as error:
         raise StageError(str(error)) from error
     settings = params.model
-    singers: list[str] = []
-    if settings.condition_on == "singer":
-        singers = json.loads((SHARDS / "singers.json").read_text(encoding="utf-8"))["singers"]
-        if "" in singers:
-            raise StageError(
-                "model.condition_on: singer, but recordings lie directly in corpus.path: the first folder below it "
-                "names the singer"
-            )
+    singers = known_singers(settings)
     config = ModelConfig(
         mel=spec.mel,
         frames=spec.frames,

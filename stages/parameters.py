@@ -117,6 +117,15 @@ class Train(Section):
     seed: int = Field(ge=0, lt=2**32)
 
 
+class Vocoder(Section):
+    pitch_steps: int = Field(ge=100, multiple_of=100)
+    envelope_steps: int = Field(ge=100, multiple_of=100)
+    hidden: int = Field(ge=8, le=4096)
+    blocks: int = Field(ge=1, le=32)
+    max_minutes: Finite = Field(gt=0)
+    seed: int = Field(ge=0, lt=2**32)
+
+
 class Evaluate(Section):
     batch_size: int = Field(ge=1)
     baseline_frames: int = Field(ge=10)
@@ -131,6 +140,7 @@ class Generate(Section):
     prime: Annotated[str, Field(min_length=1)] | None
     prime_seconds: Finite = Field(gt=0)
     seed: int = Field(ge=0, lt=2**32)
+    inversion: Literal["auto", "vocoder", "griffin-lim"]
     griffin_lim_iterations: int = Field(ge=1)
 
 
@@ -164,6 +174,7 @@ class Params(Section):
     slice: Slice
     model: Model
     train: Train
+    vocoder: Vocoder
     evaluate: Evaluate
     generate: Generate
     report: Report

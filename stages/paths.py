@@ -5,6 +5,7 @@ from pathlib import Path
 PARAMS = Path("params.yaml")
 DEMO = Path("data/demo")
 CLEAN = Path("data/24k")
+PITCH = Path("data/pitch")
 SHARDS = Path("data/shards")
 MODELS = Path("models")
 SAMPLES = Path("samples")
@@ -12,3 +13,4 @@ SPECTROGRAMS = SAMPLES / "spectrograms.parquet"
 METRICS = Path("metrics")
 PLOTS = Path("plots")
 REPORT = Path("report")
+CHECKPOINTS = Path("checkpoints")

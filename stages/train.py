@@ -24,15 +24,15 @@ from melnet.saved import ModelConfig, ModelError, TierConfig, build_tier, load_c
 from melnet.training import devices
 from melnet.training.checkpoint import Checkpoint, finished_epochs
 from melnet.training.cost import Cost, costs
-from melnet.training.fit import TrainConfig, TrainingData, TrainingDiverged, fit
+from melnet.training.fit import TrainConfig, TrainingData, fit
+from melnet.training.loop import TrainingDiverged
 from stages.command import StageError, main
 from stages.epoch_progress import EpochProgress
 from stages.fingerprint import fingerprint
 from stages.parameters import Params
-from stages.paths import METRICS, MODELS, SHARDS
+from stages.paths import CHECKPOINTS, METRICS, MODELS, SHARDS
 
 LOGS = Path("logs")
-CHECKPOINTS = Path("checkpoints")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -162,6 +162,7 @@ class Passage(NamedTuple):
     recording: str
     start_frame: int
     log_mel: np.ndarray  # (frames, bands)
+    singer: str = ""
 
 
 def passages(shards: Shards, count: int, frames: int) -> list[Passage]:
@@ -176,10 +177,10 @@ def passages(shards: Shards, count: int, frames: int) -> list[Passage]:
     wanted = -(-frames // length)
     positions = shards.positions()
     for group in range(len(shards.groups)):
-        for mel in shards.read_group(group):
+        for mel, singer in zip(shards.read_group(group), shards.read_singers(group), strict=True):
             recording, start = next(positions)
             if last != (recording, start - length) or len(runs[-1].log_mel) >= wanted * length:
-                runs.append(Passage(recording, start, mel))
+                runs.append(Passage(recording, start, mel, singer))
             else:
                 runs[-1] = runs[-1]._replace(log_mel=np.concatenate([runs[-1].log_mel, mel]))
             last = (recording, start)
@@ -187,6 +188,28 @@ def passages(shards: Shards, count: int, frames: int) -> list[Passage]:
             break
     longest = max(len(run.log_mel) for run in runs)
     return [run._replace(log_mel=run.log_mel[:frames]) for run in runs if len(run.log_mel) == longest][:count]
+
+
+class Stretch(NamedTuple):
+    """Neighbouring slices of one split: frames [first, first + frames) of a recording."""
+
+    recording: str
+    singer: str
+    first: int
+    frames: int
+
+
+def stretches(shards: Shards) -> list[Stretch]:
+    """Join the slices of a split into stretches, in the order in which they were written."""
+    length = shards.spec.frames
+    found: list[Stretch] = []
+    singers = (name for group in range(len(shards.groups)) for name in shards.read_singers(group))
+    for (recording, start), singer in zip(shards.positions(), singers, strict=True):
+        if found and (found[-1].recording, found[-1].first + found[-1].frames) == (recording, start):
+            found[-1] = found[-1]._replace(frames=found[-1].frames + length)
+        else:
+            found.append(Stretch(recording, singer, start, length))
+    return found
 
 
 Item: TypeAlias = tuple[np.ndarray, int]  # a slice (frames, bands) and its singer id

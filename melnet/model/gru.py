@@ -3,7 +3,8 @@
 import keras
 from keras import ops
 
-from melnet.model.recurrent import Recurrent, State, Tensor, Tensors
+from melnet.backend import Tensor
+from melnet.model.recurrent import Recurrent, State, Tensors
 
 
 @keras.saving.register_keras_serializable("melnet")

@@ -9,7 +9,7 @@ import math
 import keras
 from keras import ops
 
-from melnet.model.recurrent import Tensor
+from melnet.backend import Tensor
 
 LOG_SQRT_2_PI = 0.5 * math.log(2 * math.pi)
 

@@ -7,13 +7,13 @@ Each loop does all matmuls of a step inside the step, while its rows are in the 
 loop, and summing the weights' gradient after it, would write and read four times as much memory.
 """
 
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
 import keras
 from keras import ops
 
-Tensor: TypeAlias = Any
-"""a tensor of the Keras backend in use, or anything that ``keras.ops`` accepts as one"""
+from melnet.backend import Tensor
+
 Tensors = tuple[Tensor, ...]
 State = tuple[Tensor, ...]
 """what a cell hands from one step to the next, each tensor (rows, hidden); the hidden state comes first"""

@@ -17,9 +17,10 @@ from typing import TypeAlias
 import keras
 from keras import ops
 
+from melnet.backend import Tensor
 from melnet.model.gru import GRU
 from melnet.model.lstm import LSTM
-from melnet.model.recurrent import Recurrent, State, Tensor
+from melnet.model.recurrent import Recurrent, State
 
 Cell: TypeAlias = Callable[..., Recurrent]
 CELLS: dict[str, type[Recurrent]] = {"lstm": LSTM, "gru": GRU}

@@ -20,7 +20,8 @@ import keras
 from keras import ops
 
 from melnet import backend
-from melnet.model.recurrent import State, Tensor, put_row, row
+from melnet.backend import Tensor
+from melnet.model.recurrent import State, put_row, row
 from melnet.model.stacks import (
     CELLS,
     CentralisedLayer,

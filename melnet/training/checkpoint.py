@@ -25,8 +25,8 @@ UNREADABLE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile)
 class Checkpoint(keras.callbacks.Callback):
     """Saves the whole state of a training at the end of every epoch, and restores it.
 
-    ``history`` has one entry per finished epoch: ``epoch`` (from 1), ``loss`` and ``val_loss`` (nats per element, the
-    latter with the averaged weights) and ``learning_rate``. ``best`` are the averaged weights of the best epoch.
+    ``history`` has one entry per finished epoch: ``epoch`` (from 1), ``loss`` and ``val_loss`` (in nats) and
+    ``learning_rate``. ``best`` are the weights of the best epoch, as validated: averaged, if the optimizer averages.
 
     Parameters
     ----------
@@ -36,14 +36,16 @@ class Checkpoint(keras.callbacks.Callback):
         A digest of everything that the training depends on.
     saves
         False in all but one of several processes that train together: all restore, one saves.
+    metric
+        Name of the loss in Keras' logs.
 
     >>> Checkpoint(Path("no such file.npz"), fingerprint="a").history
     []
     """
 
-    def __init__(self, path: Path, fingerprint: str, saves: bool = True) -> None:
+    def __init__(self, path: Path, fingerprint: str, saves: bool = True, metric: str = "nll") -> None:
         super().__init__()
-        self.path, self.fingerprint, self.saves = path, fingerprint, saves
+        self.path, self.fingerprint, self.saves, self.metric = path, fingerprint, saves, metric
         self.history: list[Epoch] = []
         self.best: list[np.ndarray] = []
         self._validated: list[np.ndarray] = []
@@ -100,7 +102,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         logs = logs or {}
-        columns = {"loss": "nll", "val_loss": "val_nll", "learning_rate": "learning_rate"}
+        columns = {"loss": self.metric, "val_loss": f"val_{self.metric}", "learning_rate": "learning_rate"}
         self.history.append({"epoch": epoch + 1, **{name: float(logs[key]) for name, key in columns.items()}})
         if self.best_epoch is self.history[-1]:
             self.best = self._validated

@@ -1,23 +1,21 @@
 """Training one tier: optimiser, learning rate, loop."""
 
-import itertools
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from melnet import backend
+from melnet.backend import Tensor
 from melnet.data.dataset import Batch, Normalisation, ProcessShard, batches, shuffled_batches, steps_per_epoch
 from melnet.data.shards import Shards
 from melnet.model.mixture import MixtureLoss, negative_log_likelihood
 from melnet.model.multiscale import TierIndex, inputs_and_target
-from melnet.model.recurrent import Tensor
 from melnet.model.tier import Tier
 from melnet.training.checkpoint import Checkpoint
+from melnet.training.loop import ReplayableStream, StopAtNaN
 
 
 @dataclass(frozen=True)
@@ -75,58 +73,6 @@ class TrainingData:
     def _targets(self, stream: Iterator[Batch]) -> Iterator[tuple[Any, Any, Any]]:
         for batch in map(self.process_shard.rows, stream):
             yield *inputs_and_target(batch.x, batch.singers, self.index), batch.weights
-
-
-class TrainingDiverged(RuntimeError):
-    """The loss became infinite or NaN."""
-
-
-class ReplayableStream(keras.utils.PyDataset):
-    """A stream of batches that starts over whenever Keras asks for the first one.
-
-    Keras makes a new iterator for every validation, and looks at a batch in advance on several devices. From a
-    generator it would lose the batches that the previous iterator had read ahead.
-
-    Parameters
-    ----------
-    start
-        Starts the stream.
-    count
-        Number of batches.
-
-    >>> stream = ReplayableStream(lambda: iter("abc"), count=3)
-    >>> stream[0], stream[1], stream[0]
-    ('a', 'b', 'a')
-    """
-
-    def __init__(self, start: Callable[[], Iterator[Any]], count: int) -> None:
-        super().__init__()
-        self._start, self._count = start, count
-        self._next, self._stream = 0, start()
-        self._lock = threading.Lock()  # an abandoned iterator may still be reading ahead
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: int) -> Any:
-        with self._lock:
-            if index != self._next:
-                self._stream = itertools.islice(self._start(), index, None)
-            self._next = index + 1
-            return next(self._stream)
-
-
-class StopAtNaN(keras.callbacks.Callback):
-    """Ends a training whose loss is no longer finite; the last checkpoint stays."""
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        loss = (logs or {}).get("loss", 0.0)
-        if not np.isfinite(loss):
-            rate = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
-            raise TrainingDiverged(
-                f"the loss became {loss} at step {batch + 1} of the epoch, at learning rate {rate:g}: "
-                "lower train.learning_rate or train.clip_norm"
-            )
 
 
 def compile_tier(tier: Tier, config: TrainConfig) -> None:
@@ -191,7 +137,7 @@ def fit(
             epochs=config.epochs,
             verbose=0,
             callbacks=[
-                StopAtNaN(),
+                StopAtNaN("lower train.learning_rate or train.clip_norm"),
                 keras.callbacks.LearningRateScheduler(lambda epoch, _: learning_rate(config, epoch)),
                 checkpoint,
                 # After `checkpoint`, which thus finds the averaged weights in the model at the end of a validation.

@@ -11,7 +11,8 @@ from melnet.data.dataset import Normalisation
 from melnet.data.shards import Shards, ShardSpec, ShardWriter
 from melnet.model.tier import Tier
 from melnet.training.checkpoint import Checkpoint, finished_epochs
-from melnet.training.fit import ReplayableStream, TrainConfig, TrainingData, TrainingDiverged, fit, learning_rate
+from melnet.training.fit import TrainConfig, TrainingData, fit, learning_rate
+from melnet.training.loop import ReplayableStream, TrainingDiverged
 from tests.weights import fixed
 
 FRAMES, BANDS = 6, 4
