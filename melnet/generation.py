@@ -13,7 +13,7 @@ from melnet.audio.pitch import FRAME_SECONDS, pitch_of
 from melnet.audio.spectrogram import log_mel, log_mel_error
 from melnet.audio.voice_metrics import voice_statistics
 from melnet.baselines import Baselines
-from melnet.data.dataset import batches, passages, stretches
+from melnet.data.dataset import batches, ids_of, passages, stretches
 from melnet.data.shards import Shards
 from melnet.metrics import FrameStatistics, Gaussian, frame_statistics, frechet_distance
 from melnet.model.tier import Tier
@@ -86,16 +86,6 @@ def singer_ids(names: Sequence[str], known: Sequence[str], count: int) -> np.nda
     [1, 0, 1]
     """
     return np.resize(ids_of(names or known, known) if known else [0], count).astype(np.int32)
-
-
-def ids_of(names: Sequence[str], known: Sequence[str]) -> np.ndarray:
-    """Singer ids (names,) int32 of singers that a model knows; all 0 for a model without singers.
-
-    >>> ids_of(["bo", "anna", "bo"], known=["anna", "bo"]).tolist(), ids_of(["bo"], known=[]).tolist()
-    ([1, 0, 1], [0])
-    """
-    ids = {name: singer_id for singer_id, name in enumerate(known)}
-    return np.array([ids[name] for name in names] if known else [0] * len(names), np.int32)
 
 
 def sampler(config: ModelConfig, tiers: Sequence[Tier], generation: GenerationConfig) -> Sampler:

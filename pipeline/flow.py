@@ -20,8 +20,8 @@ from pipeline import artifacts, experiment, graph
 from pipeline.gpu import lock_gpu, server_unreachable
 from pipeline.workspace import Workspace, lock_workspace
 
-NEED_GPU = {"train", "evaluate", "generate"}
-HAVE_METRICS = {"evaluate", "generate"}
+NEED_GPU = {"train", "vocoder", "evaluate", "generate"}
+HAVE_METRICS = {"vocoder", "evaluate", "generate"}
 CACHED = "Cached"  # Prefect's name for the state of a task whose result existed already
 RETRY_SECONDS = [10.0, 30.0, 90.0, 270.0]  # before each retry
 

@@ -22,6 +22,8 @@ TICKS_HZ = (50, 100, 200, 500, 1000, 2000, 3000, 5000, 8000, 12000, 20000)
 TICK_INCHES = 0.4  # least distance between the labels of a time axis
 MAX_RATES = 5  # learning rates named on their axis
 WAVEFORM_BINS = 2000  # about two per pixel
+TIER_LOSS = "nats per element"
+VOCODER_LOSSES = {"vocoder-pitch": "nats per frame", "vocoder-envelopes": "nats"}  # of its networks' histories
 
 
 def spectrogram_strip(rows: Sequence[tuple[str, np.ndarray]], edges_hz: np.ndarray, seconds_per_frame: float) -> Figure:
@@ -80,11 +82,11 @@ def waveforms(samples: Sequence[np.ndarray], sample_rate: int, titles: Sequence[
     return figure
 
 
-def curves(history: Mapping[str, Sequence[float]]) -> Figure:
+def curves(history: Mapping[str, Sequence[float]], unit: str = TIER_LOSS) -> Figure:
     """Draw losses and learning rate over the epochs, and mark the best epoch.
 
-    ``history`` has the lists ``loss`` and ``val_loss`` (nats per element) and ``learning_rate``, with one entry per
-    epoch. Epochs are counted from 1.
+    ``history`` has the lists ``loss`` and ``val_loss`` (in ``unit``) and ``learning_rate``, with one entry per epoch.
+    Epochs are counted from 1.
     """
     train, valid, rate = history["loss"], history["val_loss"], history["learning_rate"]
     epochs = np.arange(1, len(train) + 1)
@@ -94,7 +96,7 @@ def curves(history: Mapping[str, Sequence[float]]) -> Figure:
     loss_axes.plot(epochs, train, marker=".", label="train")
     loss_axes.plot(epochs, valid, marker=".", label="validation")
     loss_axes.axvline(epochs[best], color="grey", linestyle=":", label=f"best: epoch {epochs[best]}, {valid[best]:.3f}")
-    loss_axes.set_ylabel("loss (nats per element)")
+    loss_axes.set_ylabel(f"loss ({unit})")
     loss_axes.legend()
     rate_axes.step(epochs, rate, where="mid", marker=".")
     rate_axes.set_yscale("log")  # a halving is the same step everywhere
@@ -109,6 +111,15 @@ def curves(history: Mapping[str, Sequence[float]]) -> Figure:
     for axes in (loss_axes, rate_axes):
         axes.grid(alpha=0.3)
     return figure
+
+
+def loss_unit(history: str) -> str:
+    """Unit of the losses in ``metrics/history/HISTORY.csv``.
+
+    >>> loss_unit("tier-1"), loss_unit("vocoder-pitch")
+    ('nats per element', 'nats per frame')
+    """
+    return VOCODER_LOSSES.get(history, TIER_LOSS)
 
 
 def save(figure: Figure, path: Path) -> None:

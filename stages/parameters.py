@@ -118,12 +118,19 @@ class Train(Section):
 
 
 class Vocoder(Section):
-    pitch_steps: int = Field(ge=100, multiple_of=100)
-    envelope_steps: int = Field(ge=100, multiple_of=100)
+    pitch_steps: int = Field(ge=1)
+    envelope_steps: int = Field(ge=1)
     hidden: int = Field(ge=8, le=4096)
     blocks: int = Field(ge=1, le=32)
     max_minutes: Finite = Field(gt=0)
     seed: int = Field(ge=0, lt=2**32)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name in ("pitch_steps", "envelope_steps"):
+            if (steps := getattr(self, name)) > 100 and steps % 100:
+                raise ValueError(f"{name}: {steps} steps are no whole number of epochs of 100 steps")
+        return self
 
 
 class Evaluate(Section):

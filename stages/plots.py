@@ -1,7 +1,8 @@
-"""Draw the run: plots/training/TIER.png, plots/spectrograms.png and plots/waveforms.png.
+"""Draw the run: plots/training/*.png, plots/spectrograms.png and plots/waveforms.png.
 
-training/TIER.png has the losses and the learning rate of each epoch; spectrograms.png the first samples above
-recordings of the test split, on one scale; waveforms.png the signals of the first samples in time.
+training/*.png have the losses and the learning rate of each epoch, of each tier and of the vocoder's two networks;
+spectrograms.png the first samples above recordings of the test split, on one scale; waveforms.png the signals of the
+first samples in time.
 """
 
 import time
@@ -14,7 +15,7 @@ from melnet.data.dataset import passages
 from melnet.data.samples import Samples
 from melnet.data.shards import ShardError, Shards
 from stages.command import StageError, main
-from stages.figures import curves, save, spectrogram_strip, waveforms
+from stages.figures import curves, loss_unit, save, spectrogram_strip, waveforms
 from stages.parameters import Params
 from stages.paths import METRICS, PLOTS, SAMPLES, SHARDS, SPECTROGRAMS
 
@@ -26,10 +27,8 @@ def plots(params: Params) -> None:
     started = time.monotonic()
     for path in sorted((METRICS / "history").glob("*.csv")):
         history = pd.read_csv(path)
-        save(
-            curves({str(column): history[column].tolist() for column in history}),
-            PLOTS / "training" / f"{path.stem}.png",
-        )
+        columns = {str(column): history[column].tolist() for column in history}
+        save(curves(columns, loss_unit(path.stem)), PLOTS / "training" / f"{path.stem}.png")
     try:
         samples, test = Samples.read(SPECTROGRAMS), Shards(SHARDS / "test")
     except (ValueError, ShardError) as error:

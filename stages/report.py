@@ -1,10 +1,10 @@
 """One page to hear and judge a run: report/index.html; and the model card models/README.md.
 
 The page opens from the file system and from any static server, and loads nothing from elsewhere. It plays the samples
-and report.recordings recordings of the test split beside their copy synthesis (log-mel spectrogram and back), and shows
-training curves, metrics, the corpus, all settings and the hashes of data and model. What depends on git (the commit,
-the metrics of the last commit) is in report/run.js, which DVC passes over (.dvcignore): the rest is the same for the
-same run, in every clone.
+and report.recordings recordings of the test split beside their copy synthesis (log-mel spectrogram and back), by the
+vocoder and by Griffin-Lim, with their pitch. It shows training curves, metrics, the corpus, all settings and the hashes
+of data and model. What depends on git (the commit, the metrics of the last commit) is in report/run.js, which DVC
+passes over (.dvcignore): the rest is the same for the same run, in every clone.
 """
 
 import json
@@ -17,17 +17,21 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 import pandas as pd
 from ruamel.yaml import YAML
 
+from melnet.audio.pitch import FRAME_SECONDS, HIGHEST, LOWEST
 from melnet.data.atomic import atomic_folder, atomic_write
+from melnet.data.dataset import Passage
 from melnet.data.shards import ShardError, Shards
 from melnet.data.split import SPLITS
 from stages.command import StageError, main
-from stages.parameters import Params
+from stages.figures import VOCODER_LOSSES, loss_unit
+from stages.parameters import Generate, Params
 from stages.paths import CLEAN, METRICS, MODELS, REPORT, SAMPLES, SHARDS
 from stages.report_page import gallery, summary
-from stages.report_page.player_assets import OUTLINE_HEIGHT, colour_steps, frequency_ticks
+from stages.report_page.player_assets import OUTLINE_HEIGHT, PITCH_HEIGHT, colour_steps, frequency_ticks
 from stages.report_page.versions import flat, head, metrics, output_hashes
 
 CARD = MODELS / "README.md"
@@ -36,7 +40,7 @@ ASSETS = ("page.css", "page.js", "uPlot.iife.min.js", "uPlot.min.css", "uPlot.LI
 
 
 def report(params: Params) -> None:
-    """Write page and card; raise :class:`StageError` if what they show is missing or damaged."""
+    """Write page and card; raise :class:`StageError` if what they show, or the vocoder, is missing or damaged."""
     started = time.monotonic()
     print(
         f"page for {params.generate.count} samples and {params.report.recordings} recordings with copy synthesis",
@@ -44,7 +48,7 @@ def report(params: Params) -> None:
     )
     try:
         shards = {split: Shards(SHARDS / split) for split in SPLITS}
-        pieces = gallery.pieces(params.generate, params.report.recordings, shards["test"])
+        pieces = gallery.pieces(params.generate, params.report.recordings, shards["test"], _vocoder(params.generate))
         content = _content(params, shards)
     except ShardError as error:
         raise StageError(str(error)) from error
@@ -62,6 +66,7 @@ def report(params: Params) -> None:
             "colours": colour_steps(9),
             "hz": frequency_ticks(mel.edges_hz),
             "outline": (gallery.OUTLINE_BINS, OUTLINE_HEIGHT),
+            "pitch": {"height": PITCH_HEIGHT, "frame": FRAME_SECONDS, "lowest": LOWEST, "highest": HIGHEST},
         }
         (folder / "index.html").write_text(_rendered("index.html.j2", content), encoding="utf-8")
         run = json.dumps(head(list(content["metrics"])), indent=2)
@@ -73,6 +78,29 @@ def report(params: Params) -> None:
     print(f"{REPORT / 'index.html'}: {len(tracks)} tracks; {CARD}; {time.monotonic() - started:.0f} s")
 
 
+def _vocoder(settings: Generate) -> gallery.Invert | None:
+    """The trained vocoder; None if there is none and none was wanted."""
+    if settings.inversion == "griffin-lim" and not (MODELS / "vocoder.json").exists():
+        return None
+    # These load TensorFlow, which nothing else here needs.
+    from melnet.data.dataset import ids_of
+    from melnet.model_files import ModelError
+    from melnet.saved import load_config
+    from melnet.vocoder.saved import load_vocoder
+
+    try:
+        config = load_config(MODELS)
+        vocoder, _ = load_vocoder(MODELS, config.mel, config.singers)
+    except ModelError as error:
+        raise StageError(str(error)) from error
+
+    def invert(passages: list[Passage]) -> np.ndarray:
+        singers = ids_of([passage.singer for passage in passages], config.singers)
+        return vocoder(np.stack([passage.log_mel for passage in passages]), singers.tolist(), settings.seed)
+
+    return invert
+
+
 def _content(params: Params, shards: dict[str, Shards]) -> dict[str, Any]:
     """What page and card say in numbers and words."""
     defaults = flat(YAML(typ="safe").load(PAGE / "defaults.yaml"))
@@ -82,6 +110,7 @@ def _content(params: Params, shards: dict[str, Shards]) -> dict[str, Any]:
     # Not the card, nor anything else that this stage makes: its own last hash would be part of the next.
     models = sorted(path for path in MODELS.rglob("*") if path.is_file() and path != CARD)
     measured = metrics()
+    curves = _curves([*params.model.tier_names, *VOCODER_LOSSES])
     return {
         "params": params,
         "settings": {key: (value, defaults.get(key)) for key, value in settings.items()},
@@ -91,15 +120,17 @@ def _content(params: Params, shards: dict[str, Shards]) -> dict[str, Any]:
         "meanings": {
             name: asdict(metric) for values in measured.values() for name, metric in summary.meanings(values).items()
         },
-        "curves": _curves(params.model.tier_names),
+        "by_vocoder": gallery.by_vocoder(),
+        "curves": curves,
+        "units": {name: loss_unit(name) for name in curves},
         "corpus": summary.corpus(shards),
     }
 
 
-def _curves(tiers: list[str]) -> dict[str, dict[Hashable, list[float]]]:
-    """The columns of metrics/history/TIER.csv of each tier that has one."""
-    files = {tier: METRICS / "history" / f"{tier}.csv" for tier in tiers}
-    return {tier: pd.read_csv(path).to_dict("list") for tier, path in files.items() if path.is_file()}
+def _curves(names: list[str]) -> dict[str, dict[Hashable, list[float]]]:
+    """The columns of metrics/history/NAME.csv for each name, of a tier or of a network of the vocoder, that has one."""
+    files = {name: METRICS / "history" / f"{name}.csv" for name in names}
+    return {name: pd.read_csv(path).to_dict("list") for name, path in files.items() if path.is_file()}
 
 
 def _rendered(template: str, content: dict[str, Any]) -> str:

@@ -25,6 +25,7 @@ MARKUP = "<img src=x onerror=alert(1)>"
 SMALL = {
     "corpus": {"path": "corpus"},
     "slice": {"frames": 40, "block_seconds": 2.0, "test": 0.4},
+    "vocoder": {"hidden": 8, "blocks": 1},
     "generate": {"count": 3, "frames": 80, "griffin_lim_iterations": 2},
     "report": {"recordings": 2},
 }
@@ -51,7 +52,7 @@ def glide(seconds, sample_rate=24000):
     return sum(0.2 / k * np.sin(k * phase) for k in (1, 2, 3, 5, 8))
 
 
-@pytest.fixture(name="glide")
+@pytest.fixture(name="glide", scope="session")
 def glide_fixture():
     return glide
 
@@ -60,7 +61,7 @@ def glide_fixture():
 def finished_run(tmp_path_factory):
     """A folder as the graph leaves it before `report`, of a corpus with markup in its names; not to be changed.
 
-    The samples and metrics are made up: nothing is trained.
+    The samples and metrics are made up, and the vocoder has its initial weights: nothing is trained.
     """
     from stages.downsample import downsample
     from stages.parameters import load_params
@@ -78,13 +79,46 @@ def finished_run(tmp_path_factory):
             patch.setattr(f"stages.{stage}.parallel", lambda function, items, **_: (function(item) for item in items))
         downsample(params)
         slice_recordings(params)
+        make_model(params)
         make_samples(params)
         make_metrics()
     return folder
 
 
+def make_model(params):
+    """What the tiers of a model share, and a vocoder."""
+    import keras
+
+    from melnet.data.dataset import Normalisation
+    from melnet.saved import ModelConfig, save_config
+    from melnet.vocoder.config import VocoderConfig
+    from melnet.vocoder.networks import EnvelopeNetwork, PitchNetwork, build
+    from melnet.vocoder.saved import VOCODER, save_vocoder
+    from melnet.vocoder.synthesis import Vocoder
+
+    model, mel = params.model, params.mel_spec
+    normalisation = Normalisation.read(Path("data/shards/normalisation.json"))
+    save_config(
+        Path("models"),
+        ModelConfig(
+            mel,
+            params.slice.frames,
+            model.cell,
+            model.num_components,
+            model.min_sigma,
+            model.tier_names,
+            singers=[],
+            normalisation=normalisation,
+        ),
+    )
+    keras.utils.set_random_seed(0)
+    config = VocoderConfig(mel, normalisation, [], params.vocoder.hidden, params.vocoder.blocks)
+    networks = (build(network(config), config) for network in (PitchNetwork, EnvelopeNetwork))
+    save_vocoder(Path("models"), Vocoder(config, *networks), VOCODER)
+
+
 def make_samples(params):
-    """Samples as `generate` leaves them, made of recorded spectrograms."""
+    """Samples as `generate` leaves them, made of recorded spectrograms; both inversions are Griffin-Lim's."""
     from melnet.audio.files import write_wav
     from melnet.audio.griffin_lim import mel_to_audio
     from melnet.data.dataset import draw
@@ -95,13 +129,19 @@ def make_samples(params):
     mels = draw(Shards(Path("data/shards/train")), 2 * params.generate.count, seed=0)
     mels = mels.reshape(params.generate.count, params.generate.frames, spec.n_mels)
     names = [f"sample-{i:02d}" for i in range(len(mels))]
-    for name, signal in zip(names, mel_to_audio(mels, spec, iterations=2, seed=0), strict=True):
-        write_wav(Path("samples") / f"{name}.wav", signal, spec.sample_rate, normalise=True)
+    for seed, folder in enumerate(("samples", "samples/griffin-lim")):
+        for name, signal in zip(names, mel_to_audio(mels, spec, iterations=2, seed=seed), strict=True):
+            write_wav(Path(folder) / f"{name}.wav", signal, spec.sample_rate, normalise=True)
     Samples(names, [""] * len(names), mels, spec).write(Path("samples/spectrograms.parquet"))
 
 
 def make_metrics():
+    copies = {
+        "vocoder": {"voicing_accuracy": 0.97, "pitch_accuracy": 0.95, "octave_errors": 0.01},
+        "griffin-lim": {"voicing_accuracy": 0.81, "pitch_accuracy": 0.62, "octave_errors": 0.02},
+    }
     metrics = {
+        "vocoder": {"valid": {"vocoder": {"voicing_accuracy": 0.96}}, "test": copies},
         "evaluate": {"nll": -0.5, "baseline_band_nll": 1.0, "baseline_previous_frame_nll": 0.1, "floored": 0.25},
         "generate": {
             "frechet": 20.0,
@@ -109,6 +149,8 @@ def make_metrics():
             "frechet_band_baseline": 80.0,
             "log_mel_error_copy": 0.125,
             "log_mel_error_generated": 0.375,
+            "voice": {"voiced_share": 0.7, "pitch_median": 221.0, "jitter_cents": 6.25},
+            "voice_recorded": {"voiced_share": 0.8, "pitch_median": 231.0, "jitter_cents": 4.5},
         },
         "train/tier-1": {"best_epoch": 2, "loss": -0.4, "val_loss": -0.3},
     }
@@ -116,6 +158,7 @@ def make_metrics():
         (Path("metrics") / folder).mkdir(parents=True)
     for name, values in metrics.items():
         Path(f"metrics/{name}.json").write_text(json.dumps(values))
-    Path("metrics/history/tier-1.csv").write_text(
-        "epoch,loss,val_loss,learning_rate\n1,1.5,1.25,0.001\n2,-0.4,-0.3,0.001\n3,-0.45,0.125,0.0005\n"
-    )
+    for name in ("tier-1", "vocoder-envelopes", "vocoder-pitch"):
+        Path(f"metrics/history/{name}.csv").write_text(
+            "epoch,loss,val_loss,learning_rate\n1,1.5,1.25,0.001\n2,-0.4,-0.3,0.001\n3,-0.45,0.125,0.0005\n"
+        )

@@ -23,6 +23,7 @@ SMALL = {
     "slice": {"frames": 20, "block_seconds": 3.0},
     "model": {"num_components": 2, "tiers": {"tier-1": {"layers": 1, "hidden": 8}}},
     "train": {"epochs": 2},
+    "vocoder": {"pitch_steps": 2, "envelope_steps": 2, "hidden": 8, "blocks": 1},
     "generate": {"count": 2, "frames": 30, "griffin_lim_iterations": 2},
 }
 ENVIRONMENT = {
@@ -87,7 +88,7 @@ PIPELINE = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 
 
 NO_RESULT = YAML(typ="safe").load(ROOT / "dvc.yaml")["vars"][0]["changes_no_result"]
-CODE_FOLDERS = {Path(name) for name in ("melnet/model", "stages/demo_voice", "stages/report_page")}
+CODE_FOLDERS = {Path(name) for name in ("melnet/model", "melnet/vocoder", "stages/demo_voice", "stages/report_page")}
 
 
 @pytest.mark.parametrize("stage", PIPELINE)
@@ -116,14 +117,20 @@ def test_it_ends_in_audio_pictures_and_metrics(project):
     for index in range(2):
         info = soundfile.info(project / f"samples/sample-{index:02d}.wav")
         assert (info.samplerate, info.frames) == (24000, 29 * 512)
-    for name in ("plots/spectrograms.png", "plots/waveforms.png", "plots/training/tier-1.png"):
+    for name in (
+        "plots/spectrograms.png",
+        "plots/waveforms.png",
+        "plots/training/tier-1.png",
+        "plots/training/vocoder-pitch.png",
+    ):
         assert (project / name).read_bytes().startswith(b"\x89PNG")
     assert "sample-01" in (project / "report/index.html").read_text()
     assert (project / "models/README.md").read_text().startswith("# MelNet")
     metrics = {
         name: json.loads((project / f"metrics/{name}.json").read_text())
-        for name in ("train/tier-1", "evaluate", "generate")
+        for name in ("train/tier-1", "vocoder", "evaluate", "generate")
     }
+    assert set(metrics["vocoder"]["test"]) == {"vocoder", "griffin-lim"}
     assert metrics["evaluate"]["nll"] < metrics["evaluate"]["baseline_band_nll"] + 1
     assert metrics["generate"]["frechet_train"] < metrics["generate"]["frechet_band_baseline"]
 
@@ -160,6 +167,7 @@ def test_two_clones_arrive_at_the_same_lock_file(project, tmp_path):
         ({"train": {"learning_rate": 1e-3}}, "train@tier-1"),
         ({"model": {"min_sigma": 0.03}}, "model"),
         ({"mel": {"n_mels": 24}}, "slice"),
+        ({"vocoder": {"seed": 7}}, "vocoder"),
         ({"generate": {"seed": 7}}, "generate"),
         ({"evaluate": {"baseline_frames": 500}}, "evaluate"),
         ({"downsample": {"min_seconds": 1.0}}, "downsample"),
@@ -196,7 +204,16 @@ def test_an_edit_of_what_is_only_shown_or_said_reruns_nothing_that_computes(rest
     replace(restored / "stages/train.py", "compiling takes up to a minute", "it compiles first")
     replace(restored / "stages/generate.py", "samples of {settings.frames} frames", "spectrograms of {settings.frames}")
     replace(restored / "stages/evaluate.py", "fitting and compiling take up to a minute", "please wait")
-    for name in ("command", "epoch_progress", "parameters", "progress", "execution/parallel", "downsample", "slice"):
+    for name in (
+        "command",
+        "epoch_progress",
+        "parameters",
+        "progress",
+        "execution/parallel",
+        "pitch",
+        "slice",
+        "vocoder",
+    ):
         with (restored / f"stages/{name}.py").open("a", encoding="utf-8") as file:
             file.write("# a remark\n")
     assert stale(restored) == []
@@ -249,7 +266,7 @@ def test_an_experiment_reruns_training_and_dvc_tells_the_difference(restored):
     page = restored / "dvc_plots/index.html"
     assert page.as_uri() in run(restored, "dvc", "plots", "show")
     text = page.read_text()
-    for title in ("Negative log-likelihood", "history_tier-1_csv", "spectrograms.png", "waveforms.png"):
+    for title in ("Loss", "history_tier-1_csv", "spectrograms.png", "waveforms.png"):
         assert title in text
 
 

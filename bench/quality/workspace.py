@@ -39,13 +39,19 @@ class Workspace:
 
     def finish(self) -> None:
         """Run all stages, from the corpus to the samples and their metrics."""
-        self.run("downsample", made="data/24k/manifest.parquet")
-        self.run("slice", made="data/shards/normalisation.json")
+        self.prepare()
+        self.run("vocoder", made="metrics/vocoder.json")
         self.run("model", made="models/melnet.json")
         for tier in self.params.model.tier_names:
             self.run("train", tier, made=f"metrics/train/{tier}.json")
         self.run("evaluate", made="metrics/evaluate.json")
         self.run("generate", made="metrics/generate.json")
+
+    def prepare(self) -> None:
+        """Run the stages that turn the corpus into shards and pitch tracks."""
+        self.run("downsample", made="data/24k/manifest.parquet")
+        self.run("slice", made="data/shards/normalisation.json")
+        self.run("pitch", made="data/pitch/pitch.parquet")
 
     def metrics(self, name: str) -> dict[str, Any]:
         content: dict[str, Any] = json.loads((self.folder / f"metrics/{name}.json").read_text(encoding="utf-8"))

@@ -96,6 +96,16 @@ class UnknownSinger(ValueError):
     """The singer of a slice is not among the singers that the model knows."""
 
 
+def ids_of(names: Sequence[str], known: Sequence[str]) -> np.ndarray:
+    """Singer ids (names,) int32 of singers that a model knows; all 0 for a model without singers.
+
+    >>> ids_of(["bo", "anna", "bo"], known=["anna", "bo"]).tolist(), ids_of(["bo"], known=[]).tolist()
+    ([1, 0, 1], [0])
+    """
+    ids = {name: singer_id for singer_id, name in enumerate(known)}
+    return np.array([ids[name] for name in names] if known else [0] * len(names), np.int32)
+
+
 def batches(
     shards: Shards, normalisation: Normalisation, batch_size: int, singers: Sequence[str] = ()
 ) -> Iterator[Batch]:

@@ -17,8 +17,8 @@ class FrameConvolution(layers.Layer):
     A single matrix product; that is several times faster in training on a CPU than XLA's and TensorFlow's convolutions.
     """
 
-    def __init__(self, filters: int, kernel_size: int, **options: object) -> None:
-        super().__init__(**options)
+    def __init__(self, filters: int, kernel_size: int, name: str) -> None:
+        super().__init__(name=name)
         self.filters, self.kernel_size = filters, kernel_size
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -36,11 +36,12 @@ class FrameConvolution(layers.Layer):
 class ResidualBlock(layers.Layer):
     """x + Dense(GELU(FrameConvolution(LayerNorm(x))))."""
 
-    def __init__(self, features: int, **options: object) -> None:
-        super().__init__(**options)
-        self.norm = layers.LayerNormalization(epsilon=1e-5)
-        self.convolution = FrameConvolution(features, KERNEL)
-        self.dense = layers.Dense(features, kernel_initializer=keras.initializers.RandomNormal(stddev=0.02))
+    def __init__(self, features: int, name: str) -> None:
+        super().__init__(name=name)
+        self.norm = layers.LayerNormalization(epsilon=1e-5, name="norm")
+        self.convolution = FrameConvolution(features, KERNEL, name="convolution")
+        small = keras.initializers.RandomNormal(stddev=0.02)
+        self.dense = layers.Dense(features, kernel_initializer=small, name="dense")
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         self.norm.build(input_shape)
@@ -59,11 +60,11 @@ class FrameNetwork(keras.Model):
 
     def __init__(self, config: VocoderConfig, outputs: int, name: str, bias: float = 0.0) -> None:
         super().__init__(name=name)
-        self.first = FrameConvolution(config.hidden, KERNEL)
-        self.singer = layers.Embedding(len(config.singers), config.hidden) if config.singers else None
-        self.blocks = [ResidualBlock(config.hidden) for _ in range(config.blocks)]
-        self.norm = layers.LayerNormalization(epsilon=1e-5)
-        self.last = layers.Dense(outputs, bias_initializer=keras.initializers.Constant(bias))
+        self.first = FrameConvolution(config.hidden, KERNEL, name="first")
+        self.singer = layers.Embedding(len(config.singers), config.hidden, name="singer") if config.singers else None
+        self.blocks = [ResidualBlock(config.hidden, name=f"block_{number}") for number in range(config.blocks)]
+        self.norm = layers.LayerNormalization(epsilon=1e-5, name="norm")
+        self.last = layers.Dense(outputs, bias_initializer=keras.initializers.Constant(bias), name="last")
 
     def features(self, x: Tensor, singers: Tensor) -> Tensor:
         """Outputs (batch, frames, outputs) for features (batch, frames, n) and singer ids (batch,)."""

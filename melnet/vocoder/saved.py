@@ -38,7 +38,7 @@ class _Networks(keras.Model):
     """Both networks, to be saved in one file."""
 
     def __init__(self, config: VocoderConfig) -> None:
-        super().__init__()
+        super().__init__(name="vocoder")
         self.pitch = build(PitchNetwork(config), config)
         self.envelopes = build(EnvelopeNetwork(config), config)
         self.built = True

@@ -15,7 +15,8 @@ from melnet.vocoder.filters import OverlapAdd, SubframeFilters
 from melnet.vocoder.networks import EnvelopeNetwork, PitchNetwork
 from melnet.vocoder.source import PulseSource
 
-CHUNK_FRAMES = 256  # worked on at a time, which bounds the memory
+CHUNK_FRAMES = 1024  # most frames of an item that are worked on at a time, which bounds the memory
+LONGEST_REST = 2.0  # s; what follows is silence
 LARGEST_CORRECTION = 20.0  # of a band's power, up or down
 
 
@@ -39,7 +40,8 @@ class Vocoder:
         Parameters
         ----------
         log_mels : (items, frames, bands)
-            As :func:`melnet.audio.spectrogram.log_mel` gives them. Frames at or below the floor are silent.
+            As :func:`melnet.audio.spectrogram.log_mel` gives them. What follows two seconds of silence is digital
+            silence.
         singers : (items,)
             Singer ids; None: all 0.
         seed
@@ -56,10 +58,8 @@ class Vocoder:
             A value is not finite, or too large for its power to be.
         """
         stream = self.stream(len(log_mels), singers, seed)
-        chunks = [
-            stream.push(log_mels[:, first : first + CHUNK_FRAMES])
-            for first in range(0, log_mels.shape[1], CHUNK_FRAMES)
-        ]
+        frames = min(CHUNK_FRAMES, max(64, 2 * CHUNK_FRAMES // len(log_mels)))
+        chunks = [stream.push(log_mels[:, first : first + frames]) for first in range(0, log_mels.shape[1], frames)]
         return np.concatenate([*chunks, stream.finish()], axis=1)
 
     def stream(self, items: int, singers: Sequence[int] | None = None, seed: int = 0) -> "VocoderStream":
@@ -95,6 +95,7 @@ class VocoderStream:
         self._rngs = [np.random.default_rng([seed, item]) for item in range(items)]
         self._overlap_add = OverlapAdd(items, config.subframe_hop, config.n_fft)
         self._skip = -start
+        self._silent = np.full(items, 1 << 30)  # frames since sound
         self._correction = _Correction(config.mel, items)
 
     def push(self, log_mels: np.ndarray) -> np.ndarray:
@@ -175,8 +176,8 @@ class VocoderStream:
         [subframes] = self._vocoder.filters.apply(
             envelopes[:, margin:-margin], *(np.ascontiguousarray(excitation[..., i]) for i in range(2))
         )
-        audible = (log_mels[:, config.context : -config.context] > self._mel.log_floor).any(axis=-1)
-        sound = ops.convert_to_numpy(subframes) * np.repeat(audible, config.subframes, axis=1)[..., None]
+        gate = np.repeat(self._gate(log_mels), config.subframes, axis=1)
+        sound = ops.convert_to_numpy(subframes) * gate[..., None]
         samples = self._overlap_add(sound)
         skipped = min(self._skip, samples.shape[1])
         self._skip -= skipped
@@ -184,6 +185,21 @@ class VocoderStream:
         self._track.drop_before(last - config.context)
         self._excitation.drop_before(last * config.mel.hop_length - config.window // 2)
         return samples[:, skipped:]
+
+    def _gate(self, log_mels: np.ndarray) -> np.ndarray:
+        """1 for the frames inside the context of ``log_mels`` that are near sound, 0 for those in a long silence.
+
+        A rest keeps what the networks learned of the recordings' own silence, such as the hum of a room below the
+        lowest band. Without it, the background would be chopped at every rest.
+        """
+        context = self._vocoder.config.context
+        audible = np.any(log_mels > self._mel.log_floor, axis=-1)
+        ahead = np.any(np.lib.stride_tricks.sliding_window_view(audible[:, context:], context + 1, axis=1), axis=-1)
+        gate = np.zeros(ahead.shape, np.float32)
+        for frame in range(ahead.shape[1]):
+            self._silent = np.where(ahead[:, frame], 0, self._silent + 1)
+            gate[:, frame] = self._silent * self._mel.seconds_per_frame <= LONGEST_REST
+        return gate
 
     def _excite(self, frame: int) -> None:
         """Make pulses and noise up to the centre of a frame."""

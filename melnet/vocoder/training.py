@@ -104,14 +104,15 @@ def fit(
 ) -> None:
     """Train a network from the checkpoint on; it ends with the weights of the epoch with the lowest validation loss.
 
-    Adam's learning rate falls to almost nothing over ``steps``, a multiple of :data:`EPOCH_STEPS`.
+    Adam's learning rate falls to almost nothing over ``steps``, a multiple of :data:`EPOCH_STEPS`, or fewer.
 
     Raises
     ------
     TrainingDiverged
         The loss became infinite or NaN.
     """
-    epochs, model = steps // EPOCH_STEPS, training.model
+    model, epoch_steps = training.model, min(steps, EPOCH_STEPS)
+    epochs = steps // epoch_steps
 
     def rate(epoch: int, _: float) -> float:
         warm_up = 0.3 if epoch == 0 else 1.0  # Adam's estimates are rough at first
@@ -121,7 +122,7 @@ def fit(
         epoch = len(checkpoint.history)  # the one that the checkpoint has not finished yet
         while True:
             batches = training.train([seed, epoch])
-            yield from (next(batches) for _ in range(EPOCH_STEPS))
+            yield from (next(batches) for _ in range(epoch_steps))
             epoch += 1
 
     model.compile(
@@ -134,7 +135,7 @@ def fit(
     checkpoint.restore(model)
     if (first := len(checkpoint.history)) < epochs:
         model.fit(
-            ReplayableStream(stream, EPOCH_STEPS),
+            ReplayableStream(stream, epoch_steps),
             shuffle=False,
             validation_data=ReplayableStream(lambda: training.valid([0]), VALIDATION_STEPS),
             initial_epoch=first,

@@ -1,6 +1,6 @@
 """The tracks that the report plays: samples, and recordings of the test split with their copy synthesis."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import numpy as np
 from melnet.audio.files import read_mono, write_wav
 from melnet.audio.griffin_lim import mel_to_audio
 from melnet.audio.mel import MelSpec
+from melnet.audio.pitch import pitch_of
 from melnet.audio.spectrogram import log_mel
 from melnet.data.dataset import Passage, passages
 from melnet.data.samples import Samples
@@ -18,9 +19,21 @@ from stages.corpus.manifest import read_manifest
 from stages.parameters import Generate
 from stages.paths import CLEAN, SAMPLES, SPECTROGRAMS
 from stages.progress import progress
-from stages.report_page.player_assets import colour_range, inversion_error, outline, save_spectrogram, time_ticks
+from stages.report_page.player_assets import (
+    colour_range,
+    inversion_error,
+    outline,
+    pitch_path,
+    save_spectrogram,
+    time_ticks,
+)
 
+GRIFFIN_LIM_SAMPLES = SAMPLES / "griffin-lim"  # only where the samples themselves are by the vocoder
 OUTLINE_BINS = 300
+VOCODER, GRIFFIN_LIM = "vocoder", "Griffin-Lim"  # versions
+
+Invert = Callable[[list[Passage]], np.ndarray]
+"""passages of one length -> audio (passages, samples) made of their spectrograms"""
 
 
 @dataclass(frozen=True)
@@ -29,7 +42,7 @@ class Piece:
 
     group: str  # generated or recorded
     title: str  # shared by all versions of the piece
-    version: str
+    version: str  # by what it was made audible, or what else tells it from the others
     slug: str  # stem of its files' names
     signal: np.ndarray  # (samples,)
     log_mel: np.ndarray  # (frames, bands)
@@ -43,13 +56,19 @@ class Track:
     piece: Piece
     seconds: float
     outline: str
+    pitch: str
     ticks: list[float]
 
 
-def pieces(settings: Generate, recordings: int, test: Shards) -> list[Piece]:
+def pieces(settings: Generate, recordings: int, test: Shards, vocoder: Invert | None) -> list[Piece]:
     """All samples, then recordings and copies; raise :class:`StageError` if samples or recordings are missing."""
     found = passages(test, recordings, settings.frames)
-    return [*_samples(), *_recorded(found, settings, test.spec.mel)]
+    return [*_samples(), *_recorded(found, settings, test.spec.mel, vocoder)]
+
+
+def by_vocoder() -> bool:
+    """Whether the vocoder made the samples' audio; else Griffin-Lim did."""
+    return GRIFFIN_LIM_SAMPLES.is_dir()
 
 
 def write(folder: Path, pieces: list[Piece], sample_rate: int) -> tuple[list[Track], tuple[float, float]]:
@@ -61,7 +80,8 @@ def write(folder: Path, pieces: list[Piece], sample_rate: int) -> tuple[list[Tra
         save_spectrogram(folder / "pictures" / f"{piece.slug}.png", piece.log_mel, limits)
         seconds = len(piece.signal) / sample_rate
         shape = outline(piece.signal / max(float(np.abs(piece.signal).max()), 1e-9), OUTLINE_BINS)
-        tracks.append(Track(piece, seconds, shape, time_ticks(seconds)))
+        pitch = pitch_path(pitch_of(piece.signal, sample_rate))
+        tracks.append(Track(piece, seconds, shape, pitch, time_ticks(seconds)))
     return tracks, limits
 
 
@@ -71,10 +91,13 @@ def _samples() -> Iterator[Piece]:
     except ValueError as error:
         raise StageError(str(error)) from error
     mel = samples.mel
+    folders = {VOCODER: SAMPLES, GRIFFIN_LIM: GRIFFIN_LIM_SAMPLES} if by_vocoder() else {GRIFFIN_LIM: SAMPLES}
     for name, singer, sampled in zip(samples.names, samples.singers, samples.log_mels, strict=True):
         title = f"{name}, {singer}" if singer else name
-        signal = read_mono(SAMPLES / f"{name}.wav")
-        yield Piece("generated", title, "sample", name, signal, sampled, inversion_error(signal, sampled, mel))
+        for version, folder in folders.items():
+            signal = read_mono(folder / f"{name}.wav")
+            lost = inversion_error(signal, sampled, mel)
+            yield Piece("generated", title, version, f"{name}-{version.lower()}", signal, sampled, lost)
         joined = f"{name}-joined"
         if (SAMPLES / f"{joined}.wav").is_file():
             signal = read_mono(SAMPLES / f"{joined}.wav")
@@ -88,15 +111,18 @@ def _with_prime(signal: np.ndarray, sampled: np.ndarray, mel: MelSpec) -> np.nda
     return np.concatenate([both[: -len(sampled)], sampled])
 
 
-def _recorded(found: list[Passage], settings: Generate, mel: MelSpec) -> Iterator[Piece]:
+def _recorded(found: list[Passage], settings: Generate, mel: MelSpec, vocoder: Invert | None) -> Iterator[Piece]:
     """Each passage as recorded, and its copy synthesis: the audio made of its log-mel."""
     files = {row["path"]: row["output"] for row in read_manifest(CLEAN)}
     mels = np.stack([passage.log_mel for passage in found])
-    copies = mel_to_audio(mels, mel, settings.griffin_lim_iterations, settings.seed)
-    for i, (passage, copy) in enumerate(zip(found, copies, strict=True)):
+    copies = {VOCODER: vocoder(found)} if vocoder else {}
+    copies[GRIFFIN_LIM] = mel_to_audio(mels, mel, settings.griffin_lim_iterations, settings.seed)
+    for i, passage in enumerate(found):
         start = passage.start_frame * mel.hop_length
         title = f"{passage.recording} at {start / mel.sample_rate:.1f} s"
-        signal = read_mono(CLEAN / files[passage.recording], start, len(copy))
+        signal = read_mono(CLEAN / files[passage.recording], start, (len(passage.log_mel) - 1) * mel.hop_length)
         yield Piece("recorded", title, "recording", f"recording-{i:02d}", signal, passage.log_mel, None)
-        error = inversion_error(copy, passage.log_mel, mel)
-        yield Piece("recorded", title, "copy synthesis", f"copy-{i:02d}", copy, log_mel(copy, mel), error)
+        for version, signals in copies.items():
+            copy, slug = signals[i], f"copy-{i:02d}-{version.lower()}"
+            lost = inversion_error(copy, passage.log_mel, mel)
+            yield Piece("recorded", title, f"copy synthesis, {version}", slug, copy, log_mel(copy, mel), lost)

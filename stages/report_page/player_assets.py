@@ -4,6 +4,7 @@ The signal of a spectrogram (frames, bands) lasts ``(frames - 1) * hop_length`` 
 sample ``t * hop_length``.
 """
 
+from itertools import groupby
 from pathlib import Path
 
 import matplotlib
@@ -13,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from melnet.audio.mel import MelSpec
+from melnet.audio.pitch import HIGHEST, LOWEST
 from melnet.audio.spectrogram import log_mel, log_mel_error
 from melnet.data.atomic import atomic_write
 from stages.figures import COLOUR_RANGE, COLOURS, TICKS_HZ
@@ -20,6 +22,7 @@ from stages.figures import COLOUR_RANGE, COLOURS, TICKS_HZ
 TIME_TICKS = 5  # at most; more would touch on a phone
 TICK_DISTANCE = 0.12  # least distance between two frequency labels, as a share of the picture's height
 OUTLINE_HEIGHT = 100  # units of an outline from amplitude -1 to 1
+PITCH_HEIGHT = 1000  # units of a line of pitch from LOWEST to HIGHEST, about 5 cents each
 
 
 def colour_range(log_mels: list[np.ndarray]) -> tuple[float, float]:
@@ -53,6 +56,19 @@ def outline(signal: np.ndarray, bins: int) -> str:
     heights = ((1 - np.concatenate([high, low[::-1]])) / 2 * OUTLINE_HEIGHT).round().astype(int)
     places = np.linspace(0, bins, len(starts)).round().astype(int)
     return f"M{'L'.join(f'{x},{y}' for x, y in zip([*places, *places[::-1]], heights, strict=True))}Z"
+
+
+def pitch_path(track: np.ndarray) -> str:
+    """A pitch track (frames,) as an SVG path, which is interrupted where the track is 0.
+
+    Coordinates are frames and, for the logarithm of pitches from HIGHEST to LOWEST, from 0 to PITCH_HEIGHT.
+    """
+    shares = np.log(np.clip(track, LOWEST, HIGHEST) / LOWEST) / np.log(HIGHEST / LOWEST)
+    heights = ((1 - shares) * PITCH_HEIGHT).round().astype(int)
+    points = zip(track > 0, (f"{x},{y}" for x, y in enumerate(heights)), strict=True)
+    runs = ([point for _, point in run] for voiced, run in groupby(points, key=lambda pair: bool(pair[0])) if voiced)
+    # A line needs two points, if only in the same place.
+    return "".join(f"M{'L'.join(run if len(run) > 1 else 2 * run)}" for run in runs)
 
 
 def time_ticks(seconds: float) -> list[float]:

@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from melnet.data.shards import Shards
 from stages.corpus.manifest import read_manifest
@@ -12,6 +12,7 @@ from stages.paths import CLEAN
 
 REJECTS_LISTED = 200
 LEVEL_STEP = 3  # dB of a bar
+Better: TypeAlias = Literal["lower", "higher"] | None
 
 
 @dataclass(frozen=True)
@@ -28,35 +29,68 @@ class Metric:
     """The meaning of a metric."""
 
     meaning: str
-    lower_is_better: bool = False
+    better: Better = None
 
 
+COPY: dict[str, tuple[str, Better]] = {
+    "voicing_accuracy": ("share of frames that are rightly voiced or unvoiced", "higher"),
+    "pitch_accuracy": ("share of the recordings' voiced frames whose pitch is right", "higher"),
+    "octave_errors": ("share of the frames voiced in both whose pitch is an octave off", "lower"),
+    "stft_distance": ("distance of the spectra at several resolutions, nats", "lower"),
+    "full_band_error": ("error of the log-mel over all frequencies, nats", "lower"),
+    "mel_cepstral_distortion": ("mel-cepstral distortion, dB", "lower"),
+    "harmonics_to_noise": ("harmonics-to-noise ratio, dB; good if it is the recordings'", None),
+    "harmonics_to_noise_recorded": ("harmonics-to-noise ratio of the recordings, dB", None),
+    "log_mel_error": ("error of the log-mel in the bands of the model, nats", "lower"),
+}
 METRICS = {
-    "nll": Metric("model, test split, nats per element", lower_is_better=True),
+    "nll": Metric("model, test split, nats per element", "lower"),
     "baseline_band_nll": Metric("independent mixture of Gaussians per band, no context"),
     "baseline_previous_frame_nll": Metric("linear regression on the previous frame"),
-    "nll_above_floor": Metric("model, without the elements on the log floor", lower_is_better=True),
+    "nll_above_floor": Metric("model, without the elements on the log floor", "lower"),
     "baseline_band_nll_above_floor": Metric("mixture per band, without the floor"),
     "baseline_previous_frame_nll_above_floor": Metric("regression, without the floor"),
-    "tiers": Metric("model, of the elements that this tier models", lower_is_better=True),
+    "tiers": Metric("model, of the elements that this tier models", "lower"),
     "floored": Metric("share of elements on the log floor (silence)"),
-    "frechet": Metric("Fréchet distance of generated frames from the test split", lower_is_better=True),
+    "frechet": Metric("Fréchet distance of generated frames from the test split", "lower"),
     "frechet_train": Metric("Fréchet distance of the train split from the test split"),
     "frechet_band_baseline": Metric("Fréchet distance of samples of the mixture per band from the test split"),
     "frechet_by_singer": Metric("samples of the first singer from test recordings of the second"),
     "log_mel_error_copy": Metric(
-        "loss of Griffin-Lim on recordings: nats between their log-mel and that of the audio made of it"
+        "loss of the inversion on recordings: nats between their log-mel and that of the audio made of it"
     ),
-    "log_mel_error_generated": Metric("loss of Griffin-Lim on samples, in nats"),
+    "log_mel_error_generated": Metric("loss of the inversion on samples, in nats"),
     "best_epoch": Metric("epoch with the lowest validation loss, which is kept"),
-    "loss": Metric("train split in that epoch, nats per element", lower_is_better=True),
-    "val_loss": Metric("validation split in that epoch, nats per element", lower_is_better=True),
+    "loss": Metric("train split in that epoch, nats per element", "lower"),
+    "val_loss": Metric("validation split in that epoch, nats per element", "lower"),
+}
+# Names that are put together from others.
+METRICS |= {
+    f"{voice}.{name}": Metric(f"{whose}: {meaning}")
+    for voice, whose in {"voice": "samples", "voice_recorded": "test split"}.items()
+    for name, meaning in {
+        "voiced_share": "share of frames that are voiced",
+        "pitch_low": "5th percentile of the pitch, Hz",
+        "pitch_median": "median of the pitch, Hz",
+        "pitch_high": "95th percentile of the pitch, Hz",
+        "jitter_cents": "mean change of the pitch's slope from frame to frame, cents",
+    }.items()
+}
+METRICS |= {
+    f"{split}.{inversion}.{name}": Metric(f"copy by {by}, {of} split: {meaning}", better)
+    for split, of in {"valid": "validation", "test": "test"}.items()
+    for inversion, by in {"vocoder": "the vocoder", "griffin-lim": "Griffin-Lim"}.items()
+    for name, (meaning, better) in COPY.items()
 }
 
 
 def meanings(names: Iterable[str]) -> dict[str, Metric]:
-    """Meanings of metrics by name, ``tiers.tier-1`` for a nested one. Unknown metrics are left out."""
-    known = {name: METRICS.get(name.split(".")[0]) for name in names}
+    """Meanings of metrics by name, ``tiers.tier-1`` for a nested one. Unknown metrics are left out.
+
+    >>> meanings(["tiers.tier-2", "voice.pitch_low", "unknown"])["voice.pitch_low"]
+    Metric(meaning='samples: 5th percentile of the pitch, Hz', better=None)
+    """
+    known = {name: METRICS.get(name, METRICS.get(name.split(".")[0])) for name in names}
     return {name: metric for name, metric in known.items() if metric}
 
 

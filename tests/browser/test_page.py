@@ -34,7 +34,11 @@ def page(finished_run, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         report(load_params(folder / "params.yaml"))
-    previous = {"evaluate": {"nll": -0.25, "baseline_band_nll": 1.0}, "generate": {"frechet": 10.0}}
+    previous = {
+        "evaluate": {"nll": -0.25, "baseline_band_nll": 1.0},
+        "generate": {"frechet": 10.0},
+        "vocoder": {"test.vocoder.voicing_accuracy": 0.72, "test.griffin-lim.voicing_accuracy": 0.91},
+    }
     run = {"commit": "0123456789ab", "changed": 1, "metrics": previous}
     (folder / "report/run.js").write_text(f"window.melnetRun = {json.dumps(run)};\n")
     return folder / "report"
@@ -100,17 +104,46 @@ def test_a_sample_plays_and_its_cursor_moves(chromium, page, size):
     play = find(chromium, ".play")
     play.click()
     until(chromium, lambda: cursor(chromium) > 0.1)
-    assert play.get_attribute("aria-label") == "Pause sample-00"
+    assert play.get_attribute("aria-label") == "Pause sample-00, vocoder"
     play.click()
-    until(chromium, lambda: play.get_attribute("aria-label") == "Play sample-00")
+    until(chromium, lambda: play.get_attribute("aria-label") == "Play sample-00, vocoder")
     seconds = chromium.execute_script("return document.querySelector('audio').currentTime")
     assert cursor(chromium) == pytest.approx(seconds / (79 * 512 / 24000), abs=0.01)
     assert chromium.get_log("browser") == []
     found = requests(chromium)
-    assert any(address.endswith("sample-00.wav") for address in found)
+    assert any(address.endswith("sample-00-vocoder.wav") for address in found)
     assert not [address for address in found if not address.startswith(("file:", "data:", "blob:"))]
     width = chromium.execute_script("return document.documentElement.scrollWidth")
     assert width <= SIZES[size][0]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_pitch_lies_over_the_picture_and_lets_a_click_through(chromium, page, size):
+    show(chromium, (page / "index.html").as_uri(), size)
+    picture = find(chromium, ".mel:has([src='pictures/recording-00.png'])")
+    chromium.execute_script("arguments[0].scrollIntoView({block: 'center'})", picture)
+
+    def shown():
+        return chromium.execute_script(
+            """const box = arguments[0].getBoundingClientRect();
+            const svg = arguments[0].querySelector(".pitch"), over = svg.getBoundingClientRect();
+            const line = svg.lastElementChild.getBoundingClientRect();
+            return {
+              apart: ["x", "y", "width", "height"].map((side) => over[side] - box[side]),
+              line: [line.width / box.width, line.top >= box.top, line.bottom <= box.bottom],
+              stroke: getComputedStyle(svg.lastElementChild).vectorEffect,
+              hit: document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2)?.type,
+            }""",
+            picture,
+        )
+
+    until(chromium, lambda: shown()["hit"] == "range")  # cards are laid out when they come into view
+    found = shown()
+    assert found["apart"] == pytest.approx([0, 0, 0, 0], abs=0.5)
+    assert found["line"] == [pytest.approx(1, abs=0.1), True, True]
+    assert found["stroke"] == "non-scaling-stroke"
+    # Without the position's input on top, as before the script runs, the line is still nothing to click on.
+    assert chromium.execute_script("return getComputedStyle(document.querySelector('.pitch')).pointerEvents") == "none"
 
 
 def test_only_one_piece_plays_at_a_time(chromium, page):
@@ -144,7 +177,7 @@ def test_curves_tell_their_values_and_zoom(chromium, page):
     plot = find(chromium, ".u-over")
     chromium.execute_script("arguments[0].scrollIntoView({block: 'center'})", plot)
     ActionChains(chromium).move_to_element(plot).perform()
-    legend = [value.text for value in chromium.find_elements(By.CSS_SELECTOR, ".u-value")]
+    legend = [value.text for value in chromium.find_elements(By.CSS_SELECTOR, "[data-curves=tier-1] .u-value")]
     assert [float(value) for value in legend] == [2, -0.4, -0.3, 2, 0.001]
     canvas = find(chromium, ".chart canvas")
     picture = chromium.execute_script("return arguments[0].toDataURL()", canvas)
@@ -161,6 +194,8 @@ def test_metrics_stand_beside_those_of_the_last_commit(chromium, page):
     changes = {name: [cell.text for cell in row.find_elements(By.TAG_NAME, "td")] for name, row in rows.items()}
     assert changes["nll"] == ["−0.5", "−0.25", "−0.25 better"]
     assert changes["frechet"] == ["20", "10", "+10 worse"]
+    assert changes["test.vocoder.voicing_accuracy"] == ["0.97", "0.72", "+0.25 better"]
+    assert changes["test.griffin-lim.voicing_accuracy"] == ["0.81", "0.91", "−0.1 worse"]
     assert changes["baseline_band_nll"] == ["1", "1", "0"]
     assert changes["val_loss"] == ["−0.3", "", ""]
     assert "0123456789ab, with 1 file changed since" in find(chromium, "#commit").text

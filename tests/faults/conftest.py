@@ -19,12 +19,14 @@ from tests.params_file import edit_params
 
 ROOT = Path(__file__).parents[2]
 BOUNDED = os.environ.get("FAULTS") == "bounded"
-STAGES = ["downsample", "slice", "train"] if BOUNDED else ["downsample", "slice", "train", "generate"]
+BOUNDED_STAGES = ["downsample", "slice", "train"]
+STAGES = BOUNDED_STAGES if BOUNDED else ["downsample", "slice", "pitch", "train", "vocoder", "generate"]
 SMALL = {
     "demo": {"minutes": 1.2, "files": 6},
     "slice": {"frames": 20, "block_seconds": 3.0, "shard_rows": 40},
     "model": {"num_components": 2, "tiers": {"tier-1": {"layers": 1, "hidden": 8}}},
     "train": {"epochs": 8, "batch_size": 4, "lr_halving_epochs": 2},
+    "vocoder": {"pitch_steps": 2, "envelope_steps": 2, "hidden": 8, "blocks": 1},
     "generate": {"count": 2, "frames": 30, "griffin_lim_iterations": 2},
 }
 ENVIRONMENT = {

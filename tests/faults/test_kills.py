@@ -14,7 +14,14 @@ from .conftest import BOUNDED, STAGES, repro, stage_process, succeed, tree
 
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
 # Rounds for each stage, and kills of a round before it may end; those of TensorFlow take half a minute to get started.
-ROUNDS = {"downsample": (12, 1), "slice": (12, 1), "train": (4, 3), "generate": (3, 2)}
+ROUNDS = {
+    "downsample": (12, 1),
+    "slice": (12, 1),
+    "pitch": (6, 1),
+    "train": (4, 3),
+    "vocoder": (3, 2),
+    "generate": (3, 2),
+}
 if BOUNDED:
     ROUNDS = {"downsample": (2, 1), "slice": (2, 1), "train": (1, 2)}
 CASES = [(stage, number) for stage in STAGES for number in range(ROUNDS[stage][0])]

@@ -30,6 +30,10 @@ SMALL = {
     "demo.files": 2,
     "model.tiers": {"tier-1": {"layers": 1, "hidden": 8}},
     "train.epochs": 2,
+    "vocoder.pitch_steps": 2,
+    "vocoder.envelope_steps": 2,
+    "vocoder.hidden": 8,
+    "vocoder.blocks": 1,
     "generate.count": 2,
     "generate.frames": 20,
 }

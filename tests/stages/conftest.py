@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 
 from melnet.data.band_statistics import BandStatistics
+from melnet.data.dataset import Normalisation
+from melnet.data.pitch_tracks import write_pitch_tracks
 from melnet.data.shards import ShardSpec, ShardWriter
 from stages.parameters import load_params
+from stages.paths import MODELS, PITCH, SHARDS
 from tests.params_file import edit_params
 
 ROOT = Path(__file__).parents[2]
@@ -17,6 +20,7 @@ SMALL = {
     "slice": {"frames": 10},
     "model": {"num_components": 2, "tiers": {"tier-1": {"layers": 1, "hidden": 6}}},
     "train": {"epochs": 2, "batch_size": 8},
+    "vocoder": {"pitch_steps": 2, "envelope_steps": 2, "hidden": 8, "blocks": 1},
     "generate": {"count": 2, "frames": 12, "griffin_lim_iterations": 2},
 }
 
@@ -47,6 +51,24 @@ def write_shards(folder, params, counts, singers=("",)):
     (folder / "singers.json").write_text(json.dumps({"singers": sorted(set(singers))}))
 
 
+def write_vocoder(folder, params, singers=(), preferred="vocoder"):
+    """A vocoder with initial weights."""
+    from melnet.vocoder.config import VocoderConfig
+    from melnet.vocoder.networks import EnvelopeNetwork, PitchNetwork, build
+    from melnet.vocoder.saved import save_vocoder
+    from melnet.vocoder.synthesis import Vocoder
+
+    normalisation = Normalisation.read(SHARDS / "normalisation.json")
+    config = VocoderConfig(params.mel_spec, normalisation, list(singers), hidden=8, blocks=1)
+    vocoder = Vocoder(config, build(PitchNetwork(config), config), build(EnvelopeNetwork(config), config))
+    save_vocoder(folder, vocoder, preferred)
+
+
+@pytest.fixture(name="write_vocoder")
+def write_vocoder_fixture():
+    return write_vocoder
+
+
 @pytest.fixture(name="write_shards")
 def write_shards_fixture():
     return write_shards
@@ -68,6 +90,8 @@ def trained(tmp_path_factory):
         patch.chdir(folder)
         model(params)
         train(params)
+        write_vocoder(MODELS, params)
+        write_pitch_tracks(PITCH, [("wave.wav", np.full(2000, 220, np.float32))])
     return folder, params
 
 

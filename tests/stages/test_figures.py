@@ -143,6 +143,7 @@ def test_waveforms_of_few_samples_show_each():
 def test_curves_name_their_units_and_mark_the_best_epoch():
     loss, rate = curves(HISTORY).axes
     assert loss.get_ylabel() == "loss (nats per element)"
+    assert curves(HISTORY, "nats").axes[0].get_ylabel() == "loss (nats)"
     assert rate.get_ylabel() == "learning rate"
     assert rate.get_xlabel() == "epoch"
     train, valid, best = loss.lines

@@ -15,7 +15,7 @@ from stages.command import StageError
 from stages.evaluate import evaluate
 from stages.generate import generate
 from stages.model import model
-from stages.paths import MODELS, SAMPLES, SHARDS, SPECTROGRAMS
+from stages.paths import MODELS, PITCH, SAMPLES, SHARDS, SPECTROGRAMS
 from stages.train import train
 
 
@@ -29,11 +29,12 @@ def generated(workspace):
 def test_audio_and_values(generated):
     names = sorted(path.name for path in SAMPLES.iterdir())
     assert names == [
+        "griffin-lim",
         "sample-00.wav",
         "sample-01.wav",
         "spectrograms.parquet",
     ]
-    for name in names[:2]:
+    for name in (*names[1:3], *(f"griffin-lim/{name}" for name in names[1:3])):
         info = soundfile.info(SAMPLES / name)
         assert (info.samplerate, info.channels, info.subtype) == (24000, 1, "PCM_16")
         assert info.frames == 11 * 512
@@ -52,7 +53,11 @@ def test_distances_have_their_references(generated):
         "frechet_band_baseline",
         "log_mel_error_copy",
         "log_mel_error_generated",
+        "voice",
+        "voice_recorded",
     }
+    assert metrics["voice_recorded"]["pitch_median"] == 220
+    assert 0 <= metrics["voice"]["voiced_share"] <= 1
     assert 0 <= metrics["frechet_train"] < metrics["frechet_band_baseline"]
 
 
@@ -60,6 +65,8 @@ def test_errors_are_those_of_the_audio(generated):
     metrics = json.loads(Path("metrics/generate.json").read_text())
     log_mels, mel = Samples.read(SPECTROGRAMS).log_mels, generated.mel_spec
     iterations, seed = generated.generate.griffin_lim_iterations, generated.generate.seed
+    generate(generating(generated, inversion="griffin-lim"))
+    metrics = json.loads(Path("metrics/generate.json").read_text())
     audio = mel_to_audio(log_mels, mel, iterations, seed)
     again = np.stack([log_mel(signal, mel) for signal in audio])
     assert metrics["log_mel_error_generated"] == pytest.approx(np.abs(again - log_mels).mean(), rel=1e-4)
@@ -67,13 +74,47 @@ def test_errors_are_those_of_the_audio(generated):
 
 
 def test_seed_decides(generated):
-    files = sorted(SAMPLES.iterdir())
+    files = sorted(path for path in SAMPLES.rglob("*") if path.is_file())
     first = [path.read_bytes() for path in files]
     generate(generated)
     assert [path.read_bytes() for path in files] == first
     other = generated.generate.model_copy(update={"seed": 2})
     generate(generated.model_copy(update={"generate": other}))
-    assert files[0].read_bytes() != first[0]
+    assert all(path.read_bytes() != before for path, before in zip(files, first, strict=True))
+
+
+def test_the_vocoder_or_griffin_lim_makes_the_audio(generated, write_vocoder):
+    def audio():
+        return {path.relative_to(SAMPLES).as_posix(): path.read_bytes() for path in SAMPLES.rglob("*.wav")}
+
+    by_vocoder = audio()  # generate.inversion is auto, and the vocoder is preferred
+    generate(generating(generated, inversion="vocoder"))
+    assert audio() == by_vocoder
+    generate(generating(generated, inversion="griffin-lim"))
+    by_griffin_lim = {name.removeprefix("griffin-lim/"): content for name, content in by_vocoder.items() if "/" in name}
+    assert audio() == by_griffin_lim
+    write_vocoder(MODELS, generated, preferred="griffin-lim")
+    generate(generated)
+    assert audio() == by_griffin_lim
+
+
+def test_a_missing_or_foreign_vocoder_is_named_and_griffin_lim_needs_none(generated, write_vocoder):
+    before = (SAMPLES / "sample-00.wav").read_bytes()
+    write_vocoder(MODELS, generated, singers=["Anna"])
+    with pytest.raises(StageError, match=r"vocoder\.json: for the singers Anna, but the model has none"):
+        generate(generated)
+    (MODELS / "vocoder.json").unlink()
+    with pytest.raises(StageError, match=r"models/vocoder\.json: no such file"):
+        generate(generated)
+    assert (SAMPLES / "sample-00.wav").read_bytes() == before
+    generate(generating(generated, inversion="griffin-lim"))
+    assert (SAMPLES / "sample-00.wav").read_bytes() != before
+
+
+def test_missing_pitch_tracks_are_named(generated):
+    (PITCH / "pitch.parquet").unlink()
+    with pytest.raises(StageError, match=r"data/pitch/pitch\.parquet: no such file; the stage pitch makes it"):
+        generate(generated)
 
 
 def test_a_damaged_model_leaves_the_samples_as_they_were(generated):
@@ -147,11 +188,12 @@ def test_a_prime_of_no_use_is_refused_and_samples_stay(generated, glide, signal,
     assert (SAMPLES / "sample-00.wav").read_bytes() == before
 
 
-def test_singers_are_chosen_by_name(workspace, write_shards):
+def test_singers_are_chosen_by_name(workspace, write_shards, write_vocoder):
     params = workspace.model_copy(update={"model": workspace.model.model_copy(update={"condition_on": "singer"})})
     write_shards(SHARDS, params, {"train": 40, "valid": 12, "test": 20}, singers=("Anna", "Bo"))
     model(params)
     train(params)
+    write_vocoder(MODELS, params, singers=["Anna", "Bo"])
     evaluate(params)
     generate(generating(params, count=3, singer=["Bo", "Anna", "Bo"]))
     assert Samples.read(SPECTROGRAMS).singers == ["Bo", "Anna", "Bo"]

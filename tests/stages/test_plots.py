@@ -23,10 +23,14 @@ def run(finished_run, tmp_path, monkeypatch):
 
 def test_pictures_are_made_and_equal_runs_have_equal_ones(run):
     plots(run)
-    names = ["spectrograms.png", "training/tier-1.png", "waveforms.png"]
+    names = ["spectrograms.png"]
+    names += [f"training/{name}.png" for name in ("tier-1", "vocoder-envelopes", "vocoder-pitch")]
+    names += ["waveforms.png"]
     assert sorted(path.relative_to(PLOTS).as_posix() for path in PLOTS.rglob("*.png")) == names
     for name in names:
         assert np.asarray(Image.open(PLOTS / name)).std() > 10
+    # Their numbers are the same, their units are not.
+    assert len({(PLOTS / name).read_bytes() for name in names}) == len(names)
     before = [(PLOTS / name).read_bytes() for name in names]
     plots(run)
     assert [(PLOTS / name).read_bytes() for name in names] == before

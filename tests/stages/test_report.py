@@ -1,10 +1,14 @@
 """Stage `report`: what the page and the card say, that they say it safely, and always the same."""
 
+import dataclasses
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
+from contextlib import nullcontext
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,10 +19,15 @@ import soundfile
 from PIL import Image
 from ruamel.yaml import YAML
 
+from melnet.data.dataset import passages
+from melnet.data.shards import Shards
+from melnet.saved import load_config, save_config
+from melnet.vocoder.saved import load_vocoder
 from stages.command import StageError
 from stages.parameters import load_params
 from stages.report import PAGE, report
 from stages.report_page.versions import flat
+from tests.params_file import edit_params
 
 ROOT = Path(__file__).parents[2]
 MARKUP = "<img src=x onerror=alert(1)>"
@@ -70,9 +79,9 @@ def digests():
 
 def test_every_piece_has_its_audio_and_its_picture(run):
     report(run)
-    slugs = [f"sample-{i:02d}" for i in range(3)] + [
-        f"{kind}-{i:02d}" for i in range(2) for kind in ("recording", "copy")
-    ]
+    slugs = [f"sample-{i:02d}-{version}" for i in range(3) for version in ("vocoder", "griffin-lim")]
+    for i in range(2):
+        slugs += [f"recording-{i:02d}", f"copy-{i:02d}-vocoder", f"copy-{i:02d}-griffin-lim"]
     page = written_page()
     assert [audio["src"] for audio in page.all("audio")] == [f"audio/{slug}.wav" for slug in slugs]
     assert [image["src"] for image in page.all("img")] == [f"pictures/{slug}.png" for slug in slugs]
@@ -83,6 +92,121 @@ def test_every_piece_has_its_audio_and_its_picture(run):
         image = Image.open(f"report/pictures/{slug}.png")
         assert image.size == (80, 32)
         assert np.asarray(image.convert("L")).std() > 10
+
+
+def played(name):
+    return soundfile.read(f"report/audio/{name}.wav")[0]
+
+
+def test_every_sample_and_every_copy_is_heard_by_the_vocoder_and_by_griffin_lim(run):
+    report(run)
+    page = written_page()
+    names = [audio["aria-label"] for audio in page.all("audio")]
+    assert names[:3] == ["sample-00, vocoder", "sample-00, Griffin-Lim", "sample-01, vocoder"]
+    versions = [name.split(" s, ")[1] for name in names if ".wav at" in name]
+    assert versions == 2 * ["recording", "copy synthesis, vocoder", "copy synthesis, Griffin-Lim"]
+    assert "which the vocoder made audible, and Griffin-Lim too, to compare" in page.text
+    for name in ("", "griffin-lim/"):
+        made, _ = soundfile.read(f"samples/{name}sample-01.wav")
+        shown = played(f"sample-01-{name.strip('/') or 'vocoder'}")
+        assert np.corrcoef(made, shown)[0, 1] > 0.999
+    assert np.corrcoef(played("sample-01-vocoder"), played("sample-01-griffin-lim"))[0, 1] < 0.99
+
+
+def test_the_copies_by_the_vocoder_are_its_own(run):
+    report(run)
+    config = load_config(Path("models"))
+    vocoder, _ = load_vocoder(Path("models"), config.mel, [])
+    found = passages(Shards(Path("data/shards/test")), 2, 80)
+    for i, audio in enumerate(vocoder(np.stack([p.log_mel for p in found]), seed=run.generate.seed)):
+        assert np.corrcoef(audio, played(f"copy-{i:02d}-vocoder"))[0, 1] > 0.999
+
+
+def test_each_passage_is_copied_with_its_own_singer(run, monkeypatch):
+    """A vocoder of two singers is told who sings a passage."""
+    config = dataclasses.replace(load_config(Path("models")), singers=["anna", "bo"])
+    save_config(Path("models"), config)
+    asked = []
+
+    def vocoder(log_mels, singers, seed):
+        asked.append((singers, seed))
+        return np.ones((len(log_mels), (log_mels.shape[1] - 1) * 512), np.float32)
+
+    monkeypatch.setattr("melnet.vocoder.saved.load_vocoder", lambda *_: (vocoder, "vocoder"))
+    found = passages(Shards(Path("data/shards/test")), 2, 80)
+    sung = [passage._replace(singer=singer) for passage, singer in zip(found, ("bo", "anna"), strict=True)]
+    monkeypatch.setattr("stages.report_page.gallery.passages", lambda *_: sung)
+    report(run)
+    assert asked == [([1, 0], run.generate.seed)]
+
+
+def griffin_lim(run):
+    """Parameters with which the vocoder is not asked."""
+    return run.model_copy(update={"generate": run.generate.model_copy(update={"inversion": "griffin-lim"})})
+
+
+def test_samples_by_griffin_lim_stand_alone(run):
+    shutil.rmtree("samples/griffin-lim")
+    report(griffin_lim(run))
+    page = written_page()
+    names = [audio["aria-label"] for audio in page.all("audio")]
+    assert names[:3] == [f"sample-{i:02d}, Griffin-Lim" for i in range(3)]
+    assert "copy synthesis, vocoder" in page.text  # there is one, if not for the samples
+    assert "which the vocoder made audible" not in page.text
+
+
+def test_without_a_vocoder_it_needs_no_tensorflow(run):
+    shutil.rmtree("samples/griffin-lim")
+    Path("models/vocoder.json").unlink()
+    edit_params(Path.cwd(), {"generate": {"inversion": "griffin-lim"}}, Path("params.yaml"))
+    code = (
+        "import sys; from pathlib import Path; from stages.parameters import load_params; from stages.report import *;"
+        "report(load_params(Path('params.yaml'))); print('keras' in sys.modules or 'tensorflow' in sys.modules)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines()[-1] == "False"
+    assert "copy synthesis, vocoder" not in written_page().text
+    assert "copy synthesis, Griffin-Lim" in written_page().text
+
+
+@pytest.mark.parametrize("inversion", ["auto", "vocoder", "griffin-lim"])
+@pytest.mark.parametrize("fault", ["missing", "damaged", "foreign"])
+def test_a_vocoder_that_cannot_be_used_is_named(run, fault, inversion):
+    path = Path("models/vocoder.json")
+    if fault == "missing":
+        path.unlink()
+    elif fault == "damaged":
+        Path("models/vocoder.weights.h5").write_bytes(b"")
+    else:
+        path.write_text(path.read_text().replace('"singers": []', '"singers": ["anna"]'))
+    run = run.model_copy(update={"generate": run.generate.model_copy(update={"inversion": inversion})})
+    # Griffin-Lim needs none, but one that is there has to be whole.
+    wanted = (fault, inversion) != ("missing", "griffin-lim")
+    with pytest.raises(StageError, match=r"^models/vocoder\.") if wanted else nullcontext():
+        report(run)
+    assert Path("report").exists() != wanted
+
+
+def test_the_pitch_of_each_track_is_drawn_over_its_spectrogram(run):
+    """The recordings are a tone that glides from 200 to 400 Hz and back."""
+    report(run)
+    page = written_page()
+    pictures = [svg for svg in page.all("svg") if svg.get("class") == "pitch"]
+    assert len(pictures) == len(page.all("audio"))
+    assert {(svg["aria-hidden"], svg["preserveaspectratio"]) for svg in pictures} == {("true", "none")}
+    width = 79 * 512 / 24000 / 0.016
+    assert {svg["viewbox"] for svg in pictures} == {f"0 0 {width:.4f} 1000"}
+    edges = [path["d"] for path in page.all("path") if path.get("class") == "edge"]
+    recording = [audio["src"] for audio in page.all("audio")].index("audio/recording-00.wav")
+    frames, heights = np.array(re.findall(r"(\d+),(\d+)", edges[recording]), int).T
+    assert len(np.unique(frames)) > 0.9 * width
+    assert frames.max() <= width
+    seconds = next(filter(None, (re.fullmatch(r".+\.wav at ([\d.]+) s", text) for text in page.texts)))[1]
+    pitch = 65 * (1100 / 65) ** (1 - heights / 1000)
+    expected = 300 + 100 * np.sin(2 * (float(seconds) + 0.016 * frames))
+    assert np.median(np.abs(1200 * np.log2(pitch / expected))) < 40
+    assert "from 65 Hz at the bottom of the picture to 1100 Hz at its top" in page.text
 
 
 def test_a_primed_sample_has_its_prime_before_it_and_its_singer_in_the_title(run):
@@ -97,11 +221,10 @@ def test_a_primed_sample_has_its_prime_before_it_and_its_singer_in_the_title(run
     report(run.model_copy(update={"generate": run.generate.model_copy(update={"prime": "a song.wav"})}))
     page = written_page()
     assert "continues the end of a song.wav" in page.text
-    assert f"sample-01, {MARKUP} sample" in page.text
     names = [audio["aria-label"] for audio in page.all("audio")]
-    assert names[:4] == ["sample-00", f"sample-01, {MARKUP}", f"with its prime, sample-01, {MARKUP}", "sample-02"]
+    assert names[2:5] == [f"sample-01, {MARKUP}, {version}" for version in ("vocoder", "Griffin-Lim", "with its prime")]
     assert soundfile.info("report/audio/sample-01-joined.wav").frames == (79 + 20) * 512
-    shades = [np.asarray(Image.open(f"report/pictures/sample-01{kind}.png")) for kind in ("", "-joined")]
+    shades = [np.asarray(Image.open(f"report/pictures/sample-01-{kind}.png")) for kind in ("vocoder", "joined")]
     assert shades[1].shape == (32, 20 + 80)
     assert (shades[1][:, 20:] == shades[0]).all()
 
@@ -112,8 +235,7 @@ def test_a_recording_is_the_one_that_its_spectrogram_is_of(run):
     name, seconds = next(title for title in titles if title).groups()
     start = round(float(seconds) * 24000 / 512 / 40) * 40 * 512
     original, _ = soundfile.read(Path("corpus") / name, start=start, frames=79 * 512)
-    played, _ = soundfile.read("report/audio/recording-00.wav")
-    assert np.corrcoef(original, played)[0, 1] > 0.999
+    assert np.corrcoef(original, played("recording-00"))[0, 1] > 0.999
 
 
 def test_names_are_text_and_no_markup(run):
@@ -140,16 +262,63 @@ def test_it_says_what_became_of_the_corpus(run):
     assert "2 recordings from corpus , 0.01 hours, recorded at 24000 Hz" in text
     assert "1 file rejected" in text
     assert "not audio" in text
-    shares = [float(share) for share in re.findall(r"([\d.]+) %", text)]
+    shares = [float(share) for share in re.findall(r"([\d.]+) %", text[text.index("recorded at") :])]
     assert sum(shares) == pytest.approx(100, abs=0.2)
 
 
 def test_it_begins_with_the_figures_in_short(run):
     report(run)
     text = written_page().text
-    assert "−0.5 nats per element on the test split; the baselines come to 0.1 and 1." in text
-    assert "20.0 Fréchet distance of the samples; recordings come to 6.0, the baseline to 80.0." in text
-    assert "nats is what Griffin-Lim alone costs on recordings; on the samples 0.38." in text
+    said = [
+        "70 % of the samples is voiced, that is, has a pitch; of the recordings (test split) 80 %.",
+        "6.2 cents of jitter: so unsteady is the samples' pitch from frame to frame; the recordings' comes to 4.5.",
+        "97 % of recordings is rightly voiced or unvoiced after the way through a spectrogram and back by the vocoder; "
+        "by Griffin-Lim 81 %.",
+        "95 % of what is voiced in recordings keeps its pitch on that way by the vocoder; by Griffin-Lim 62 %.",
+        "−0.5 nats per element on the test split; the baselines come to 0.1 and 1.",
+        "20.0 Fréchet distance of the samples; recordings come to 6.0, the baseline to 80.0.",
+    ]
+    places = [text.index(sentence) for sentence in said]
+    assert places == sorted(places)  # what can be heard comes first
+
+
+def test_it_says_nothing_of_a_voice_that_was_not_found(run):
+    for name in ("generate", "vocoder"):
+        path = Path(f"metrics/{name}.json")
+        content = json.loads(path.read_text())
+        for voice in ("voice", "voice_recorded") if name == "generate" else ():
+            content[voice] = {"voiced_share": 0.0}
+        for copies in content["test"].values() if name == "vocoder" else ():
+            del copies["pitch_accuracy"], copies["octave_errors"]
+        path.write_text(json.dumps(content))
+    report(run)
+    text = written_page().text
+    assert "0 % of the samples is voiced" in text
+    assert "rightly voiced or unvoiced" in text
+    assert "of jitter" not in text
+    assert "keeps its pitch" not in text
+
+
+def test_nested_metrics_have_meanings_and_a_better_way(run):
+    path = Path("metrics/generate.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"frechet_by_singer": {f"a_b.{MARKUP}": {"bo": 2.0}}}))
+    report(run)
+    page = written_page()
+    rows = {row["data-name"]: row for row in page.all("tr") if "data-name" in row}
+    assert rows["test.vocoder.voicing_accuracy"]["data-better"] == "higher"
+    assert rows["test.griffin-lim.octave_errors"]["data-better"] == "lower"
+    assert rows["nll"]["data-better"] == "lower"
+    assert "data-better" not in rows["voice.jitter_cents"]
+    for meaning in (
+        "copy by the vocoder, test split: share of frames that are rightly voiced or unvoiced",
+        "copy by Griffin-Lim, test split: share of the recordings' voiced frames whose pitch is right",
+        "test split: median of the pitch, Hz",
+        "samples of the first singer from test recordings of the second",
+    ):
+        assert meaning in page.text
+    name = next(name for name in rows if name.startswith("frechet_by_singer"))
+    assert name == f"frechet_by_singer.a_b.{MARKUP}.bo"
+    assert not [image for image in page.all("img") if "onerror" in image]
 
 
 def test_changed_settings_stand_beside_their_defaults(run):
@@ -207,6 +376,9 @@ def test_hashes_are_those_of_dvc(run):
         "report": {
             "outs": [{"path": name, "hash": "md5", "md5": "beefbeef"} for name in ("report", "models/README.md")]
         },
+        "vocoder": {
+            "outs": [{"path": f"models/vocoder.{end}", "hash": "md5", "md5": end} for end in ("json", "weights.h5")]
+        },
     }
     YAML().dump({"schema": "2.0", "stages": stages}, Path("dvc.lock"))
     report(run)
@@ -214,14 +386,22 @@ def test_hashes_are_those_of_dvc(run):
     # Of its own last outputs it knows nothing, or it would be another page each time.
     assert "beefbeef" not in written_page().text + Path("models/README.md").read_text()
     assert "0123abcd.dir" in written_page().text
-    assert "- `data/24k`: MD5 `0123abcd.dir`" in Path("models/README.md").read_text()
+    card = Path("models/README.md").read_text()
+    assert "- `data/24k`: MD5 `0123abcd.dir`" in card
+    assert "- `models/vocoder.json`: MD5 `json`\n- `models/vocoder.weights.h5`: MD5 `weights.h5`\n" in card
 
 
-def test_each_tier_has_its_curves(run):
+def test_each_tier_and_each_network_of_the_vocoder_has_its_curves(run):
     shutil.copy("metrics/history/tier-1.csv", "metrics/history/tier-2.csv")
     tiers = run.model.tiers | {"tier-2": run.model.tiers["tier-1"]}
     report(run.model_copy(update={"model": run.model.model_copy(update={"tiers": tiers})}))
-    assert [box["data-curves"] for box in written_page().all("div") if "data-curves" in box] == ["tier-1", "tier-2"]
+    boxes = [box for box in written_page().all("div") if "data-curves" in box]
+    assert {box["data-curves"]: box["data-unit"] for box in boxes} == {
+        "tier-1": "nats per element",
+        "tier-2": "nats per element",
+        "vocoder-pitch": "nats per frame",
+        "vocoder-envelopes": "nats",
+    }
 
 
 def test_the_card_carries_the_licence(run):
@@ -233,6 +413,18 @@ def test_the_card_carries_the_licence(run):
     assert "CC0, sung by the authors" in card
     assert "do not pass the model on" not in card
     assert "| `nll` | -0.5 | model, test split, nats per element |" in card
+
+
+def test_the_limits_are_those_of_the_inversion(run):
+    report(run)
+    by_vocoder = Path("models/README.md").read_text()
+    assert "there the vocoder adds what it learned from the recordings" in by_vocoder
+    assert "Griffin-Lim (`log_mel_error_copy`" not in by_vocoder
+    shutil.rmtree("samples/griffin-lim")
+    report(run)
+    by_griffin_lim = Path("models/README.md").read_text()
+    assert "its audio is silent; phases are guessed by Griffin-Lim (`log_mel_error_copy`" in by_griffin_lim
+    assert "the vocoder adds" not in by_griffin_lim
 
 
 def test_missing_samples_are_named(run):

@@ -81,7 +81,7 @@ function makeCharts(box, columns) {
   const epochs = columns.epoch;
   const names = Object.keys(columns).filter((name) => name !== "epoch");
   const panels = [
-    [names.filter((name) => name.includes("loss")), "nats per element", 300],
+    [names.filter((name) => name.includes("loss")), box.dataset.unit, 300],
     [names.filter((name) => !name.includes("loss")), "rate", 160],
   ];
   const scale = { min: epochs[0], max: epochs[epochs.length - 1] };
@@ -164,9 +164,10 @@ function compare(run) {
     const cell = row.querySelector(".change");
     row.querySelector(".old").textContent = rounded(old, 4);
     cell.textContent = signed(change);
-    if (change && "lower" in row.dataset) {
-      cell.classList.add(change < 0 ? "better" : "worse");
-      cell.textContent += change < 0 ? " better" : " worse";
+    if (change && "better" in row.dataset) {
+      const verdict = change < 0 === (row.dataset.better === "lower") ? "better" : "worse";
+      cell.classList.add(verdict);
+      cell.textContent += ` ${verdict}`;
     }
   }
 }

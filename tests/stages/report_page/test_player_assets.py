@@ -13,6 +13,7 @@ from stages.report_page.player_assets import (
     frequency_ticks,
     inversion_error,
     outline,
+    pitch_path,
     save_spectrogram,
     time_ticks,
 )
@@ -58,6 +59,15 @@ def test_outline_goes_through_the_extremes_of_each_part():
     assert min(points, key=lambda point: point[1])[1] == 0
     assert max(points, key=lambda point: point[1])[1] == 75
     assert outline(signal[:3], 10).count(",") == 6
+
+
+def test_pitch_path_is_logarithmic_and_has_gaps():
+    octave = round(1000 * np.log(2) / np.log(1100 / 65))
+    lowest, second = f"{1000}", f"{1000 - octave}"
+    track = np.array([0, 65, 130, 0, 1100, 0, 0, 65, 65], np.float32)
+    assert pitch_path(track) == f"M1,{lowest}L2,{second}M4,0L4,0M7,{lowest}L8,{lowest}"
+    assert pitch_path(np.array([60.0, 1200.0])) == "M0,1000L1,0"  # not outside the picture
+    assert pitch_path(np.zeros(5)) == ""
 
 
 @pytest.mark.parametrize(
