@@ -5,10 +5,7 @@ from it, and the metrics of samples compare with it.
 """
 
 import time
-from collections.abc import Iterator
 from contextlib import closing
-
-import numpy as np
 
 from melnet.audio.integrity import UnusableAudio
 from melnet.data.atomic import atomic_folder
@@ -35,23 +32,13 @@ def pitch(params: Params) -> None:
         scheduler=params.execution.dask_scheduler,
         shared=[CLEAN],
     )
-    frames = voiced = 0
-
-    def named() -> Iterator[tuple[str, np.ndarray]]:
-        nonlocal frames, voiced
-        for row, track in zip(rows, tracks, strict=True):
-            frames, voiced = frames + len(track), voiced + int(np.count_nonzero(track))
-            yield row["path"], track
-
     try:
         with atomic_folder(PITCH) as folder, closing(tracks):
-            write_pitch_tracks(folder, named())
+            named = zip((row["path"] for row in rows), tracks, strict=True)
+            voiced = write_pitch_tracks(folder, named)
     except UnusableAudio as error:
         raise StageError(f"{error}; run the stage downsample again") from error
-    print(
-        f"{len(tasks)} recordings, {voiced / max(1, frames):.0%} of them voiced, in {PITCH}; "
-        f"{time.monotonic() - started:.0f} s"
-    )
+    print(f"{len(tasks)} recordings, {voiced:.0%} of them voiced, in {PITCH}; {time.monotonic() - started:.0f} s")
 
 
 if __name__ == "__main__":

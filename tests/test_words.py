@@ -11,7 +11,7 @@ from tests.words import ELSEWHERE, HERE, NOWHERE, PAGES, ROOT, SOURCES, all_comm
 
 TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
 PARAMS = YAML(typ="safe").load(ROOT / "params.yaml")
-SUFFIXES = ("csv", "html", "json", "md", "npz", "parquet", "png", "py", "yaml")
+SUFFIXES = ("csv", "h5", "html", "json", "md", "npz", "parquet", "png", "py", "yaml")
 every_page = pytest.mark.parametrize("page", TEXTS)
 
 
@@ -84,4 +84,4 @@ def test_code_lives_where_the_equations_say():
 
 def test_every_metric_and_column_is_defined():
     text = TEXTS["docs/formats.md"]
-    assert not [name for name in (*METRICS, *SCHEMA.names) if f"`{name}`" not in text]
+    assert not [name for name in (*METRICS, *SCHEMA.names) if f"`{name.rpartition('.')[2]}`" not in text]

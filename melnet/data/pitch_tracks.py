@@ -23,12 +23,20 @@ class PitchTracksError(ValueError):
     """Pitch tracks cannot be read; the message names the file."""
 
 
-def write_pitch_tracks(folder: Path, tracks: Iterable[tuple[str, np.ndarray]]) -> None:
-    """Write the tracks (frames,) of recordings by their names, one at a time; see :mod:`melnet.audio.pitch`."""
+def write_pitch_tracks(folder: Path, tracks: Iterable[tuple[str, np.ndarray]]) -> float:
+    """Write the tracks (frames,) of recordings by their names, one at a time; see :mod:`melnet.audio.pitch`.
+
+    Returns
+    -------
+    Share of the frames that are voiced.
+    """
+    frames = voiced = 0
     with atomic_write(folder / FILE) as temporary, pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
         for recording, track in tracks:
             columns = [pa.array([recording]), pa.array([track.astype(np.float32)], SCHEMA.field("pitch").type)]
             writer.write_batch(pa.record_batch(columns, schema=SCHEMA))
+            frames, voiced = frames + len(track), voiced + int(np.count_nonzero(track))
+    return voiced / max(1, frames)
 
 
 def read_pitch_tracks(folder: Path) -> dict[str, np.ndarray]:
@@ -41,7 +49,7 @@ def read_pitch_tracks(folder: Path) -> dict[str, np.ndarray]:
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
-    ...     write_pitch_tracks(Path(folder), [("song.wav", np.array([220.0, 0.0]))])
+    ...     share = write_pitch_tracks(Path(folder), [("song.wav", np.array([220.0, 0.0]))])
     ...     read_pitch_tracks(Path(folder))["song.wav"].tolist()
     [220.0, 0.0]
     """

@@ -16,6 +16,7 @@ from melnet.vocoder.networks import EnvelopeNetwork, PitchNetwork
 from melnet.vocoder.source import PulseSource
 
 CHUNK_FRAMES = 1024  # most frames of an item that are worked on at a time, which bounds the memory
+PITCH_BLOCK = 32  # frames whose pitch is found at a time
 LONGEST_REST = 2.0  # s; what follows is silence
 LARGEST_CORRECTION = 20.0  # of a band's power, up or down
 
@@ -70,7 +71,7 @@ class Vocoder:
 class VocoderStream:
     """Turns spectrograms into audio piece by piece; pieces of any lengths give the same audio as the whole at once.
 
-    The audio lags behind by what the networks, the pitch decoder and the windows look ahead, some 50 frames.
+    The audio lags behind by what the networks, the pitch decoder and the windows look ahead, some 80 frames.
     """
 
     def __init__(self, vocoder: Vocoder, items: int, singers: np.ndarray, seed: int) -> None:
@@ -110,7 +111,7 @@ class VocoderStream:
     def finish(self) -> np.ndarray:
         """The rest of the audio; in all there are ``(frames - 1) * hop_length`` samples."""
         context = self._vocoder.config.context
-        silence = np.full((self._items, 2 * context + LAG + 8, self._mel.n_mels), self._mel.log_floor, np.float32)
+        silence = np.full((self._items, 2 * context + LAG + PITCH_BLOCK + 8, self._mel.n_mels), self._mel.log_floor, np.float32)
         self._frames.append(silence)
         self._finished = True
         return self._advance()
@@ -128,14 +129,14 @@ class VocoderStream:
     def _decode(self) -> None:
         """Log pitch and voicing of the frames whose context has arrived."""
         context, config = self._vocoder.config.context, self._vocoder.config
-        first, last = self._pitch_input, self._frames.stop - context
-        if last <= first:
-            return
-        x = config.normalisation.normalise(self._frames[first - context : last + context])
-        logits = ops.convert_to_numpy(self._vocoder.pitch((x.astype(np.float32), self._singers)))
-        log_pitch, voiced = self._decoder(logits[:, context:-context])
-        self._raw.append(np.stack([log_pitch, voiced > 0.5], axis=-1))
-        self._pitch_input = last
+        # In blocks, so that the pitch is the same to the last bit however the frames arrive: a network rounds
+        # differently for other shapes, and the phase would sum the differences up.
+        while (last := self._pitch_input + PITCH_BLOCK) <= self._frames.stop - context:
+            x = config.normalisation.normalise(self._frames[self._pitch_input - context : last + context])
+            logits = ops.convert_to_numpy(self._vocoder.pitch((x.astype(np.float32), self._singers)))
+            log_pitch, voiced = self._decoder(logits[:, context:-context])
+            self._raw.append(np.stack([log_pitch, voiced > 0.5], axis=-1))
+            self._pitch_input = last
 
     def _smooth(self) -> None:
         """Remove voiced and unvoiced islands of one frame, and give unvoiced frames the pitch of a neighbour."""
