@@ -4,12 +4,9 @@ Both turn a minute of one voice into audio. The vocoder has the default sizes; i
 no difference to its speed.
 """
 
-import os
-
-os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # before TensorFlow counts the cores
-
 import numpy as np
 
+import bench._one_core  # noqa: F401  # first
 from bench.common import ROOT, Claim, alternate, report, seconds
 from melnet.audio.griffin_lim import mel_to_audio
 from melnet.data.dataset import Normalisation
