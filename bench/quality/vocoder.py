@@ -4,11 +4,13 @@
 
 Runs the stages up to `vocoder` on a corpus, once per seed; --budget multiplies the steps of its training. Metrics are
 those of metrics/vocoder.json on the test split (docs/formats.md), which holds whole recordings here, none of which is
-trained on. Writes bench/quality/vocoder-NAME.json: mean and spread over the seeds, and the seconds that training took.
+trained on. Writes bench/quality/vocoder-NAME.json, mean and spread over the seeds and the seconds that the stage took,
+and prints the table of the README, which has all results in bench/quality.
 """
 
 import argparse
 import json
+import re
 import statistics
 import time
 from pathlib import Path
@@ -18,6 +20,17 @@ from bench.common import ROOT
 from bench.quality.workspace import Workspace
 from stages.parameters import load_params
 
+ROWS = {
+    "voicing_accuracy": ("frames rightly voiced or not", 3),
+    "pitch_accuracy": ("pitch within 50 cents, of voiced frames", 3),
+    "octave_errors": ("octave errors", 3),
+    "stft_distance": ("multi-resolution STFT distance, nats", 2),
+    "full_band_error": ("error of 80 bands from 0 Hz, nats", 2),
+    "mel_cepstral_distortion": ("mel-cepstral distortion, dB", 1),
+    "harmonics_to_noise": ("harmonics-to-noise ratio, dB", 1),
+    "harmonics_to_noise_recorded": ("that of the recordings, dB", 1),
+    "log_mel_error": ("error of the model's own bands, nats", 2),
+}
 WHOLE_RECORDINGS = 3600.0  # s; longer than any recording, so that each is one block
 
 
@@ -40,7 +53,38 @@ def main() -> None:
         "test": {name: summary([metrics[name] for metrics, _ in runs]) for name in ("vocoder", "griffin-lim")},
     }
     results.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(content, indent=2))
+    print(table())
+
+
+def table() -> str:
+    """Markdown: a row per metric; a column per result, and one for Griffin-Lim on each corpus."""
+    results = {
+        path.stem.removeprefix("vocoder-"): json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted((ROOT / "bench/quality").glob("vocoder-*.json"))
+    }
+    columns = [
+        (f"{name}, {side}", result["test"][side])
+        for name, result in results.items()
+        for side in ("griffin-lim", "vocoder")
+        if side == "vocoder" or not re.search(r"-\d+x$", name)
+    ]
+    rows = [
+        f"| | {' | '.join(name for name, _ in columns)} |",
+        f"| --- |{' ---: |' * len(columns)}",
+        *(
+            f"| {label} | {' | '.join(_figure(values.get(metric), digits) for _, values in columns)} |"
+            for metric, (label, digits) in ROWS.items()
+        ),
+    ]
+    took = ", ".join(f"{name} {'/'.join(map(str, result['seconds']))} s" for name, result in results.items())
+    return "\n".join([*rows, "", f"Mean (least to largest of the seeds). The stage took: {took}."])
+
+
+def _figure(value: dict[str, float] | None, digits: int) -> str:
+    if value is None:
+        return ""
+    mean, least, largest = (f"{value[name]:.{digits}f}" for name in ("mean", "least", "largest"))
+    return mean if least == largest else f"{mean} ({least} to {largest})"
 
 
 def run(arguments: argparse.Namespace, seed: int) -> tuple[dict[str, dict[str, float]], float]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from bench import scale
 from bench.all import RESULTS
+from bench.quality import vocoder
 from bench.table import table
 
 ROOT = Path(__file__).parents[2]
@@ -35,3 +36,8 @@ def test_the_docs_show_what_an_archive_takes():
     text = (ROOT / "docs/distributed.md").read_text(encoding="utf-8")
     shown = text.partition("<!-- scale -->\n")[2].partition("\n<!-- /scale -->")[0]
     assert shown == scale.table(json.loads(scale.RESULTS.read_text(encoding="utf-8")))
+
+
+def test_the_readme_shows_what_the_vocoder_keeps():
+    text = README.read_text(encoding="utf-8")
+    assert text.partition("<!-- vocoder -->\n")[2].partition("\n<!-- /vocoder -->")[0] == vocoder.table()
