@@ -105,7 +105,7 @@ def test_every_sample_and_every_copy_is_heard_by_the_vocoder_and_by_griffin_lim(
     assert names[:3] == ["sample-00, vocoder", "sample-00, Griffin-Lim", "sample-01, vocoder"]
     versions = [name.split(" s, ")[1] for name in names if ".wav at" in name]
     assert versions == 2 * ["recording", "copy synthesis, vocoder", "copy synthesis, Griffin-Lim"]
-    assert "which the vocoder made audible, and Griffin-Lim too, to compare" in page.text
+    assert "Griffin-Lim did so too, for comparison" in page.text
     for name in ("", "griffin-lim/"):
         made, _ = soundfile.read(f"samples/{name}sample-01.wav")
         shown = played(f"sample-01-{name.strip('/') or 'vocoder'}")
@@ -270,11 +270,11 @@ def test_it_begins_with_the_figures_in_short(run):
     report(run)
     text = written_page().text
     said = [
-        "70 % of the samples is voiced, that is, has a pitch; of the recordings (test split) 80 %.",
-        "6.2 cents of jitter: so unsteady is the samples' pitch from frame to frame; the recordings' comes to 4.5.",
-        "97 % of recordings is rightly voiced or unvoiced after the way through a spectrogram and back by the vocoder; "
-        "by Griffin-Lim 81 %.",
-        "95 % of what is voiced in recordings keeps its pitch on that way by the vocoder; by Griffin-Lim 62 %.",
+        "70 % of the generated frames are voiced, against 80 % in recordings of the test split.",
+        "6.2 cents is how much the generated pitch jitters from frame to frame; in recordings it is 4.5.",
+        "97 % of the frames of recordings stay voiced or unvoiced when the vocoder turns their spectrograms back into "
+        "audio; with Griffin-Lim it is 81 %.",
+        "95 % of their voiced frames keep their pitch within 50 cents; with Griffin-Lim it is 62 %.",
         "−0.5 nats per element on the test split; the baselines come to 0.1 and 1.",
         "20.0 Fréchet distance of the samples; recordings come to 6.0, the baseline to 80.0.",
     ]
@@ -293,10 +293,10 @@ def test_it_says_nothing_of_a_voice_that_was_not_found(run):
         path.write_text(json.dumps(content))
     report(run)
     text = written_page().text
-    assert "0 % of the samples is voiced" in text
-    assert "rightly voiced or unvoiced" in text
-    assert "of jitter" not in text
-    assert "keeps its pitch" not in text
+    assert "0 % of the generated frames are voiced" in text
+    assert "stay voiced or unvoiced" in text
+    assert "jitters" not in text
+    assert "keep their pitch" not in text
 
 
 def test_nested_metrics_have_meanings_and_a_better_way(run):
