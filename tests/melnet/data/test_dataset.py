@@ -29,6 +29,10 @@ class FakeShards:
         numbers = np.arange(first, first + self.sizes[index], dtype=np.float32)
         return np.broadcast_to(numbers[:, None, None], (self.sizes[index], FRAMES, BANDS))
 
+    def read_singers(self, index):
+        first = sum(self.sizes[:index])
+        return [f"singer {number}" for number in range(first, first + self.sizes[index])]
+
     def positions(self):
         return iter(self._positions)
 
@@ -104,4 +108,6 @@ def test_passages_join_neighbours_of_one_recording(frames, expected):
     found = passages(FakeShards([4, 3], positions), 3, frames)
     assert [passage.log_mel[::FRAMES, 0].tolist() for passage in found] == expected
     for passage in found:
-        assert positions[int(passage.log_mel[0, 0])] == (passage.recording, passage.start_frame)
+        number = int(passage.log_mel[0, 0])
+        assert positions[number] == (passage.recording, passage.start_frame)
+        assert passage.singer == f"singer {number}"
