@@ -11,6 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 WHILE_LOADING = re.compile(
     r"WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR"
+    # On processors for which oneDNN is switched on.
+    r"|I0000 \S+ +\d+ port\.cc:\d+\] oneDNN custom operations are on\. .*"
     r"|I0000 \S+ +\d+ cudart_stub\.cc:\d+\] Could not find cuda drivers on your machine, GPU will not be used\."
 )
 LOADED = "-- loaded"
@@ -33,12 +35,12 @@ def run(code, tmp_path, **variables):
 
 
 @pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="TensorFlow tells more where there is a GPU")
-def test_tensorflow_prints_four_lines_while_it_is_loaded_and_none_afterwards(tmp_path):
+def test_tensorflow_prints_a_few_lines_while_it_is_loaded_and_none_afterwards(tmp_path):
     done = run(TRAINS, tmp_path)
     assert done.returncode == 0, done.stderr
     lines = done.stderr.splitlines()
     loaded = lines.index(LOADED)
-    assert loaded <= 4
+    assert loaded <= 6
     assert [line for line in lines[:loaded] if not WHILE_LOADING.fullmatch(line)] == []
     assert lines[loaded + 1 :] == ["W0000 a warning"]
 
