@@ -9,6 +9,7 @@ from keras import ops
 
 from melnet.audio.mel import MelSpec, filterbank
 from melnet.audio.spectrogram import frame_signal, hann_window
+from melnet.backend import compiled
 from melnet.vocoder.config import VocoderConfig
 from melnet.vocoder.decoding import LAG, PitchDecoder
 from melnet.vocoder.filters import OverlapAdd, SubframeFilters
@@ -34,6 +35,8 @@ class Vocoder:
     def __init__(self, config: VocoderConfig, pitch: PitchNetwork, envelopes: EnvelopeNetwork) -> None:
         self.config, self.pitch, self.envelopes = config, pitch, envelopes
         self.filters = SubframeFilters(config)
+        # Compiled, since it is called for every few frames, always with one shape.
+        self.logits = compiled(lambda x, singers: pitch((x, singers)))
 
     def __call__(self, log_mels: np.ndarray, singers: Sequence[int] | None = None, seed: int = 0) -> np.ndarray:
         """Audio of a batch of spectrograms.
@@ -110,9 +113,8 @@ class VocoderStream:
 
     def finish(self) -> np.ndarray:
         """The rest of the audio; in all there are ``(frames - 1) * hop_length`` samples."""
-        context = self._vocoder.config.context
-        silence = np.full((self._items, 2 * context + LAG + PITCH_BLOCK + 8, self._mel.n_mels), self._mel.log_floor, np.float32)
-        self._frames.append(silence)
+        frames = 2 * self._vocoder.config.context + LAG + PITCH_BLOCK + 8
+        self._frames.append(np.full((self._items, frames, self._mel.n_mels), self._mel.log_floor, np.float32))
         self._finished = True
         return self._advance()
 
@@ -133,7 +135,7 @@ class VocoderStream:
         # differently for other shapes, and the phase would sum the differences up.
         while (last := self._pitch_input + PITCH_BLOCK) <= self._frames.stop - context:
             x = config.normalisation.normalise(self._frames[self._pitch_input - context : last + context])
-            logits = ops.convert_to_numpy(self._vocoder.pitch((x.astype(np.float32), self._singers)))
+            logits = ops.convert_to_numpy(self._vocoder.logits(x.astype(np.float32), self._singers))
             log_pitch, voiced = self._decoder(logits[:, context:-context])
             self._raw.append(np.stack([log_pitch, voiced > 0.5], axis=-1))
             self._pitch_input = last
