@@ -38,7 +38,7 @@ def pitch(params: Params) -> None:
             voiced = write_pitch_tracks(folder, named)
     except UnusableAudio as error:
         raise StageError(f"{error}; run the stage downsample again") from error
-    print(f"{len(tasks)} recordings, {voiced:.0%} of them voiced, in {PITCH}; {time.monotonic() - started:.0f} s")
+    print(f"{len(tasks)} recordings, voiced {voiced:.0%} of the time, in {PITCH}; {time.monotonic() - started:.0f} s")
 
 
 if __name__ == "__main__":
