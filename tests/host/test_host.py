@@ -80,14 +80,23 @@ class Host:
         return process.returncode, self.get(f"flow_runs/{found[0]}")
 
     def get(self, path: str) -> Any:
-        return httpx.get(f"{self.api}/{path}", timeout=BUSY).raise_for_status().json()
+        return self.ask("GET", path).json()
+
+    def ask(self, method: str, path: str, content: dict[str, Any] | None = None) -> httpx.Response:
+        """Send a request to the server, and again while its database is locked, as Prefect's client does."""
+
+        def answered() -> httpx.Response | None:
+            answer = httpx.request(method, f"{self.api}/{path}", json=content, timeout=BUSY)
+            return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer
+
+        return wait(answered).raise_for_status()
 
     def find(self, kind: str, run: str | None = None, sort: str | None = None) -> list[dict[str, Any]]:
         """Flow runs, or the task runs or logs of a flow run."""
         query: dict[str, Any] = {"sort": sort} if sort else {}
         if run is not None:
             query |= {"logs": {"flow_run_id": {"any_": [run]}}, "flow_runs": {"id": {"any_": [run]}}}
-        return httpx.post(f"{self.api}/{kind}/filter", json=query, timeout=BUSY).raise_for_status().json()
+        return self.ask("POST", f"{kind}/filter", query).json()
 
     def log(self, run: str) -> str:
         return "\n".join(line["message"] for line in self.find("logs", run, "TIMESTAMP_ASC"))
@@ -179,8 +188,8 @@ def test_host_can_be_brought_up_again_and_keeps_its_schedule(host: Host) -> None
     assert set(deployments) == {"prepare", "train", "generate", "repro"}
     [nightly] = deployments["repro"]["schedules"]
     assert nightly["active"] is False
-    schedule = f"{host.api}/deployments/{deployments['repro']['id']}/schedules/{nightly['id']}"
-    httpx.patch(schedule, json={"active": True}, timeout=BUSY).raise_for_status()
+    schedule = f"deployments/{deployments['repro']['id']}/schedules/{nightly['id']}"
+    host.ask("PATCH", schedule, {"active": True})
 
     before = host.services()
     assert host.bring("up").count("runs already") == 4
@@ -189,7 +198,7 @@ def test_host_can_be_brought_up_again_and_keeps_its_schedule(host: Host) -> None
     assert nightly["active"] is True
     wait(lambda: [run for run in host.find("flow_runs") if run["state_name"] == "Scheduled"])
     # Off again, so that no run starts at two o'clock.
-    httpx.patch(schedule, json={"active": False}, timeout=BUSY).raise_for_status()
+    host.ask("PATCH", schedule, {"active": False})
 
 
 def test_train_leaves_model_and_metrics_and_shows_its_epochs(host: Host) -> None:
@@ -286,7 +295,7 @@ def test_a_cancelled_training_leaves_no_process_and_resumes(host: Host) -> None:
     assert epochs(host.log(run["id"])) == (0, 1)
     # As the user interface does, since the command takes some seconds to start.
     cancelling = {"state": {"type": "CANCELLING"}}
-    httpx.post(f"{host.api}/flow_runs/{run['id']}/set_state", json=cancelling, timeout=BUSY).raise_for_status()
+    host.ask("POST", f"flow_runs/{run['id']}/set_state", cancelling)
     wait(lambda: not host.stage_processes(), seconds=10)
     watching.communicate()
     assert host.get(f"flow_runs/{run['id']}")["state_type"] == "CANCELLED"
