@@ -1,16 +1,15 @@
-"""One epoch of training in the current folder: reads all batches and trains on the first ``STEPS``.
+"""One epoch of training in the current folder: reads all its batches and trains on the first ``STEPS``.
 
 Writes epoch.json, and saves the initial weights as those of the model.
 """
 
 import json
 import time
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from melnet.data.dataset import shuffled_batches, steps_per_epoch
+from melnet.data.dataset import TrainingWindows
 from melnet.data.shards import Shards
 from melnet.model.multiscale import inputs_and_target
 from melnet.saved import TierConfig, build_tier, load_config, save_tier
@@ -29,12 +28,12 @@ def main() -> None:
     shards = Shards(SHARDS / "train")
     tier = build_tier(config, NAME, tier_config, recompute=params.train.recompute, seed=params.train.seed)
     save_tier(MODELS, config, NAME, tier_config, tier)
-    compile_tier(tier, TrainConfig(**params.train.model_dump()))
-    size = params.train.batch_size
-    stream = shuffled_batches(shards, config.normalisation, size, seed=params.train.seed)
-    steps = steps_per_epoch(len(shards), size)
+    settings = TrainConfig(**params.train.model_dump())
+    compile_tier(tier, settings)
+    windows, steps = TrainingWindows(shards, settings.window_frames), settings.steps_per_epoch
+    stream = windows.batches(config.normalisation, settings.batch_size, steps, seed=settings.seed, epoch=0)
     took = []
-    for number, batch in enumerate(islice(stream, steps)):
+    for number, batch in enumerate(stream):
         if number < STEPS:
             inputs, target = inputs_and_target(batch.x, batch.singers, config.tier_index(NAME))
             started = time.perf_counter()

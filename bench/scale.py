@@ -2,21 +2,19 @@
 
     python -m bench.scale [--hours 1 10 30 100] [--work FOLDER]
 
-The corpus is one hour of 48 kHz recordings of five minutes, hard-linked under as many names as needed. So the files are
-read from the page cache, which makes `downsample` look faster than on a slow disk, and DVC's cache keeps each recording
-only once. Every stage runs as a new process at its default settings. Only `train` does not run in full, since an epoch
+The corpus are 48 kHz recordings of five minutes, no two alike. They have just been written, so that many are read from
+the page cache, which makes `downsample` look faster than on a slow disk. Every stage runs as a new process at its default settings. Only `train` does not run in full, since an epoch
 at 100 hours takes hours: the data set is verified and an epoch of batches is read and shuffled, but only the first
 steps are taken, and their time is multiplied. `evaluate` scores the test split with untrained weights, which takes as
 long as with trained ones. `dvc commit` is the time that DVC adds: hashes, and copies of the files that its cache lacks.
 The memory is that of a stage and its children; pages that they share count once.
 
-The extrapolation is the line through the last two sizes. It takes minutes for 10 hours, half an hour and 25 GB of disk
+The extrapolation is the line through the last two sizes. It takes minutes for 10 hours, an hour and 90 GB of disk
 for 100; `make bench` does not run it. Writes bench/scale.json.
 """
 
 import argparse
 import json
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -44,8 +42,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.work) as name:
         folder = Path(name)
-        originals = recordings(folder / "recordings")
-        found = {hours: corpus(folder / str(hours), originals, hours) for hours in arguments.hours}
+        found = {hours: corpus(folder / str(hours), hours) for hours in arguments.hours}
     stages = {stage: {hours: found[hours][stage] for hours in found} for stage in found[arguments.hours[0]]}
     content = {
         "machine": machine(),
@@ -101,26 +98,22 @@ def extrapolated(found: dict[int, dict[str, float]]) -> dict[str, float]:
     }
 
 
-def recordings(folder: Path) -> list[Path]:
-    """Write an hour of singing; each file is a different mixture of two voices, from different samples on."""
-    folder.mkdir()
+def write_recordings(folder: Path, hours: int) -> None:
+    """Write hours of singing; each file is a different mixture of two voices, from different samples on."""
     voices = [np.concatenate(list(song(np.random.default_rng(seed), 60, RATE)))[: 60 * RATE] for seed in (1, 2)]
-    paths = [folder / f"{number}.wav" for number in range(FILES_PER_HOUR)]
-    for number, path in enumerate(paths):
-        share = number / FILES_PER_HOUR
-        sung = share * voices[0] + (1 - share) * voices[1]
+    count = hours * FILES_PER_HOUR
+    for number in range(count):
+        sung = (number * voices[0] + (count - number) * voices[1]) / count
+        path = folder / f"{number // FILES_PER_HOUR}/{number % FILES_PER_HOUR}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
         with soundfile.SoundFile(path, "w", RATE, 1, "PCM_16") as sound:
             for minute in range(FILE_MINUTES):
                 sound.write(np.roll(sung, 104729 * (minute + number)))
-    return paths
 
 
-def corpus(folder: Path, originals: list[Path], hours: int) -> dict[str, dict[str, float]]:
+def corpus(folder: Path, hours: int) -> dict[str, dict[str, float]]:
     """Run the stages on a corpus of ``hours``; return the seconds and the memory of each stage."""
-    for hour in range(hours):
-        (folder / f"corpus/{hour}").mkdir(parents=True)
-        for original in originals:
-            os.link(original, folder / f"corpus/{hour}/{original.name}")
+    write_recordings(folder / "corpus", hours)
     workspace = Workspace(folder, "params.yaml", {"corpus": {"path": "corpus"}})
     python("-m", "dvc", "init", "--no-scm", "--quiet", cwd=folder)
     found = {}

@@ -1,15 +1,18 @@
-"""Evaluation of a model on the test split: its likelihood beside that of the baselines."""
+"""Evaluation of a model on the test split: its likelihood beside that of the baselines and of the train split."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from melnet.baselines import BandMixture, Baselines, PreviousFrame, floored
-from melnet.data.dataset import batches, draw
+from melnet.baselines.band_mixture import BandMixture
+from melnet.baselines.linear_autoregression import LinearAutoregression
+from melnet.baselines.previous_frame import PreviousFrame
+from melnet.baselines.saved import Baselines
+from melnet.data.dataset import Normalisation, TrainingWindows, batches, draw, steps_per_epoch
 from melnet.data.shards import Shards
 from melnet.likelihood import Likelihood
-from melnet.metrics import MeanNll
+from melnet.metrics.likelihood import MeanNll
 from melnet.model.multiscale import interleave
 from melnet.model.tier import Tier
 from melnet.saved import ModelConfig
@@ -19,40 +22,83 @@ def fit_baselines(config: ModelConfig, train: Shards, max_frames: int) -> Baseli
     """Fit the baselines of a model on at most ``max_frames`` random frames of the train split."""
     x = config.normalisation.normalise(draw(train, -(-max_frames // config.frames), seed=0))
     sigma = config.min_sigma
-    band = BandMixture.fit(x, num_components=config.num_components, min_sigma=sigma, max_frames=max_frames, seed=0)
-    return Baselines(band, PreviousFrame.fit(x, min_sigma=sigma, max_frames=max_frames, seed=0))
+    return Baselines(
+        BandMixture.fit(x, num_components=config.num_components, min_sigma=sigma, max_frames=max_frames, seed=0),
+        PreviousFrame.fit(x, min_sigma=sigma, max_frames=max_frames, seed=0),
+        LinearAutoregression.fit(x, min_sigma=sigma, max_frames=max_frames, seed=0),
+    )
 
 
 def evaluate(
     config: ModelConfig,
     tiers: Sequence[Tier],
     baselines: Baselines,
+    train: Shards,
     test: Shards,
     batch_size: int,
     on_batch: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
     """Mean negative log-likelihoods of the test split, in nats per element of the normalised log-mel.
 
+    ``on_batch`` is called twice for each batch of the test split, since as many batches are drawn from the train split.
+
     Returns
     -------
-    ``nll`` of all tiers together and ``baseline_band_nll`` and ``baseline_previous_frame_nll``, over the same elements;
-    each ``..._above_floor``, over the elements above the log floor; ``floored``, the share of the others; and by tier
-    ``tiers``, over the elements that the tier models.
+    ``nll`` of all tiers together and ``baseline_..._nll``, over the same elements; each ``..._above_floor``, over the
+    elements above the log floor; ``floored``, the share of the others; of the model and the best baseline
+    ``..._log_mel``, in nats per element of the log-mel before normalisation; ``nll_train``, of the model on random
+    windows of the train split; and by tier ``tiers``, over the elements that the tier models.
     """
     normalisation = config.normalisation
     likelihood = Likelihood(tiers)
     floor = normalisation.normalise(np.full(config.mel.n_mels, config.mel.log_floor))
-    means, by_tier = MeanNll(), {name: MeanNll() for name in config.tiers}
+    means, seen, by_tier = MeanNll(), MeanNll(), {name: MeanNll() for name in config.tiers}
     for batch in batches(test, normalisation, batch_size, config.singers):
         real = batch.x[batch.weights > 0]
         parts = [part[batch.weights > 0] for part in likelihood.by_tier(batch.x, batch.singers)]
-        nats = {
+        by_model = {
             "nll": interleave(parts),
             "baseline_band_nll": baselines.band.nll(real),
             "baseline_previous_frame_nll": baselines.previous_frame.nll(real),
+            "baseline_linear_nll": baselines.linear.nll(real),
         }
-        means.update(floored(real, floor), nats)
+        means.update(floored(real, floor), by_model)
         for mean, part in zip(by_tier.values(), parts, strict=True):
             mean.update(np.zeros(part.shape, bool), {"nll": part})
         on_batch()
-    return {**means.summary(), "tiers": {name: mean.summary()["nll"] for name, mean in by_tier.items()}}
+    windows = TrainingWindows(train, test.spec.frames, config.singers)
+    for batch in windows.batches(normalisation, batch_size, steps_per_epoch(len(test), batch_size), seed=0, epoch=0):
+        nats = likelihood.nats(batch.x, batch.singers)
+        seen.update(np.zeros(nats.shape, bool), {"nll": nats})
+        on_batch()
+    metrics = means.summary()
+    return {
+        **metrics,
+        **{f"{name}_log_mel": in_log_mel(metrics[name], normalisation) for name in ("nll", "baseline_linear_nll")},
+        "nll_train": seen.summary()["nll"],
+        "tiers": {name: mean.summary()["nll"] for name, mean in by_tier.items()},
+    }
+
+
+def in_log_mel(nll: float, normalisation: Normalisation) -> float:
+    """Mean nll per element of the log-mel itself, from that of the normalised log-mel: −log (p/σ) = −log p + log σ.
+
+    Figures of different corpora or normalisations can be compared in this unit only.
+
+    >>> normalisation = Normalisation(*(np.full(2, value) for value in (0.0, np.e, -1.0, 1.0)))
+    >>> in_log_mel(-0.5, normalisation)
+    0.5
+    """
+    return nll + float(np.log(normalisation.std, dtype=np.float64).mean())
+
+
+def floored(x: np.ndarray, floor: np.ndarray, tolerance: float = 1e-4) -> np.ndarray:
+    """Elements on the log floor, or below it, as only generated values can be; bool, the shape of ``x``.
+
+    ``x`` is normalised log-mel, (slices, frames, bands), and ``floor`` (bands,) is the log floor, normalised alike.
+    ``tolerance`` is in normalised units and covers the rounding of float32.
+
+    >>> floored(np.array([[[-2.0, 0.5]]]), floor=np.array([-2.0, -2.0])).tolist()
+    [[[True, False]]]
+    """
+    return x <= floor + tolerance

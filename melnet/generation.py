@@ -1,21 +1,14 @@
-"""Generation: spectrograms sampled from a model, the audio made of them, and how far both are from recordings."""
+"""Generation: spectrograms sampled from a model, and the audio made of them."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from melnet.audio.crossfade import crossfade
 from melnet.audio.griffin_lim import mel_to_audio
 from melnet.audio.mel import MelSpec
-from melnet.audio.pitch import FRAME_SECONDS, pitch_of
-from melnet.audio.spectrogram import log_mel, log_mel_error
-from melnet.audio.voice_metrics import voice_statistics
-from melnet.baselines import Baselines
-from melnet.data.dataset import batches, ids_of, passages, stretches
-from melnet.data.shards import Shards
-from melnet.metrics import FrameStatistics, Gaussian, frame_statistics, frechet_distance
+from melnet.data.dataset import ids_of
 from melnet.model.tier import Tier
 from melnet.prime import Prime
 from melnet.sampling import Sampler
@@ -26,22 +19,29 @@ JOINT_FRAMES = 8  # last frames of a prime that are turned into audio again, tog
 
 @dataclass(frozen=True)
 class GenerationConfig:
-    """What is sampled.
+    """How many spectrograms are sampled, and how.
 
     >>> GenerationConfig(count=16, frames=200).temperature
     1.0
     """
 
     count: int
-    """spectrograms"""
+    """spectrograms that become audio"""
     frames: int
     """of each"""
+    measured: int = 0
+    """spectrograms that are drawn at least; those beyond ``count`` only serve to measure the model"""
     temperature: float = 1.0
     """see :func:`melnet.model.mixture.sample`"""
     top_components: int | None = None
     """draw from so many of the heaviest Gaussians only; None: from all"""
     seed: int = 1
     griffin_lim_iterations: int = 32
+
+    @property
+    def drawn(self) -> int:
+        """Number of spectrograms in all."""
+        return max(self.count, self.measured)
 
 
 Invert = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -57,14 +57,24 @@ def griffin_lim(mel: MelSpec, generation: GenerationConfig) -> Invert:
 class Generated:
     """Samples of a model."""
 
-    log_mels: np.ndarray
-    """(count, frames, bands), natural log of mel power"""
-    singer_ids: np.ndarray
-    """(count,)"""
+    drawn: np.ndarray
+    """(drawn, frames, bands), natural log of mel power; the first ``count`` of them became audio"""
+    drawn_singer_ids: np.ndarray
+    """(drawn,)"""
     audio: np.ndarray
     """(count, samples), not limited to ±1"""
     joined: list[np.ndarray]
     """the prime and each sample as one signal; empty without a prime"""
+
+    @property
+    def log_mels(self) -> np.ndarray:
+        """Spectrograms of the audio, (count, frames, bands)."""
+        return self.drawn[: len(self.audio)]
+
+    @property
+    def singer_ids(self) -> np.ndarray:
+        """Singer ids of the audio, (count,)."""
+        return self.drawn_singer_ids[: len(self.audio)]
 
 
 def singer_ids(names: Sequence[str], known: Sequence[str], count: int) -> np.ndarray:
@@ -92,7 +102,8 @@ def sampler(config: ModelConfig, tiers: Sequence[Tier], generation: GenerationCo
     """A sampler whose values stay in the range of each band in the train split."""
     normalisation = config.normalisation
     low, high = normalisation.normalise(normalisation.low), normalisation.normalise(normalisation.high)
-    return Sampler(tiers, low, high, generation.temperature, generation.top_components)
+    floor = normalisation.normalise(np.full_like(normalisation.low, config.mel.log_floor))
+    return Sampler(tiers, low, high, generation.temperature, generation.top_components, floor)
 
 
 def generate(
@@ -110,7 +121,7 @@ def generate(
     ----------
     invert
         :func:`griffin_lim`, or a vocoder.
-    singers : (count,)
+    singers : (drawn,)
         Singer ids, see :func:`singer_ids`.
     prime
         A recording whose end every sample continues.
@@ -119,16 +130,17 @@ def generate(
     """
     normalisation = config.normalisation
     sampled = sampler.sample(
-        generation.count,
+        generation.drawn,
         generation.frames,
         generation.seed,
         singers=singers,
         prime=None if prime is None else normalisation.normalise(prime.log_mel),
         on_frame=on_frame,
     )
-    log_mels = normalisation.denormalise(sampled)
-    joined = _joined(log_mels, singers, config.mel, invert, prime) if prime else []
-    return Generated(log_mels, singers, invert(log_mels, singers), joined)
+    drawn = normalisation.denormalise(sampled)
+    log_mels, audible = drawn[: generation.count], singers[: generation.count]
+    joined = _joined(log_mels, audible, config.mel, invert, prime) if prime else []
+    return Generated(drawn, singers, invert(log_mels, audible), joined)
 
 
 def _joined(log_mels: np.ndarray, singers: np.ndarray, mel: MelSpec, invert: Invert, prime: Prime) -> list[np.ndarray]:
@@ -140,90 +152,3 @@ def _joined(log_mels: np.ndarray, singers: np.ndarray, mel: MelSpec, invert: Inv
     fade = min(2 * mel.hop_length, overlap // 2)
     signals = invert(with_end, singers)
     return [crossfade(prime.signal, signal, overlap=overlap, fade=fade) for signal in signals]
-
-
-def measure(
-    config: ModelConfig,
-    generation: GenerationConfig,
-    generated: Generated,
-    invert: Invert,
-    baselines: Baselines,
-    train: Shards,
-    test: Shards,
-    tracks: Mapping[str, np.ndarray],
-) -> dict[str, Any]:
-    """Metrics of samples beside the test split, as ``metrics/generate.json`` holds them (docs/formats.md).
-
-    Parameters
-    ----------
-    tracks
-        Pitch tracks of the recordings by their names, see :mod:`melnet.audio.pitch`.
-    """
-    sampled = config.normalisation.normalise(generated.log_mels)
-    reference, by_singer = recorded_statistics(config, test)
-    band_samples = baselines.band.sample(sampled.shape[:2], np.random.default_rng(0))
-    metrics: dict[str, Any] = {
-        "frechet": frechet_distance(frame_statistics(sampled), reference),
-        "frechet_train": frechet_distance(recorded_statistics(config, train)[0], reference),
-        "frechet_band_baseline": frechet_distance(frame_statistics(band_samples), reference),
-    }
-    if config.singers:
-        metrics["frechet_by_singer"] = frechet_by_singer(config.singers, sampled, generated.singer_ids, by_singer)
-    found = passages(test, generation.count, generation.frames)
-    recorded = np.stack([passage.log_mel for passage in found])
-    copies = invert(recorded, ids_of([passage.singer for passage in found], config.singers))
-    metrics["log_mel_error_copy"] = _inversion_error(recorded, copies, config.mel)
-    metrics["log_mel_error_generated"] = _inversion_error(generated.log_mels, generated.audio, config.mel)
-    sung = [pitch_of(signal, config.mel.sample_rate) for signal in generated.audio]
-    for name, voices in (("voice", sung), ("voice_recorded", split_tracks(test, tracks))):
-        statistics = asdict(voice_statistics(voices))
-        metrics[name] = {key: value for key, value in statistics.items() if value is not None}
-    return metrics
-
-
-def split_tracks(shards: Shards, tracks: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """The parts of pitch tracks that belong to the slices of a split, one for each run of neighbouring slices."""
-    seconds = shards.spec.mel.seconds_per_frame
-    spans = [
-        (stretch.recording, stretch.first * seconds, (stretch.first + stretch.frames) * seconds)
-        for stretch in stretches(shards)
-    ]
-    return [tracks[name][round(start / FRAME_SECONDS) : round(stop / FRAME_SECONDS)] for name, start, stop in spans]
-
-
-def frechet_by_singer(
-    names: Sequence[str], sampled: np.ndarray, singer_ids: np.ndarray, recorded: dict[int, Gaussian]
-) -> dict[str, dict[str, float]]:
-    """Fréchet distance of the samples of each singer from the recordings of each, by the names of both.
-
-    Parameters
-    ----------
-    sampled : (count, frames, bands)
-        Normalised log-mel.
-    recorded
-        See :func:`recorded_statistics`.
-    """
-    return {
-        names[sung]: {
-            names[other]: frechet_distance(frame_statistics(sampled[singer_ids == sung]), recordings)
-            for other, recordings in sorted(recorded.items())
-        }
-        for sung in np.unique(singer_ids).tolist()
-    }
-
-
-def recorded_statistics(config: ModelConfig, *splits: Shards) -> tuple[Gaussian, dict[int, Gaussian]]:
-    """Statistics of the frames of some splits together, and of those of each singer by singer id."""
-    whole = FrameStatistics(config.mel.n_mels)
-    by_singer: dict[int, FrameStatistics] = {}
-    for batch in (batch for split in splits for batch in batches(split, config.normalisation, 512, config.singers)):
-        x, singers = batch.x[batch.weights > 0], batch.singers[batch.weights > 0]
-        whole.update(x)
-        for singer_id in np.unique(singers).tolist() if config.singers else []:
-            by_singer.setdefault(singer_id, FrameStatistics(config.mel.n_mels)).update(x[singers == singer_id])
-    return whole.gaussian(), {singer_id: found.gaussian() for singer_id, found in by_singer.items()}
-
-
-def _inversion_error(log_mels: np.ndarray, audio: np.ndarray, mel: MelSpec) -> float:
-    """Mean absolute difference in nats between log-mels and those of the audio made from them."""
-    return log_mel_error(np.stack([log_mel(signal, mel) for signal in audio]), log_mels)

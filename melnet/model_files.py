@@ -1,4 +1,4 @@
-"""What the files of models have in common: settings in JSON with a format version, weights with a hash."""
+"""Reading and writing the files of a model: settings in JSON with a format version, weights with a hash."""
 
 import hashlib
 import json

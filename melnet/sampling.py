@@ -25,6 +25,8 @@ from melnet.model.tier import DecoderState, Inputs, Tier
 OnFrame: TypeAlias = Callable[[], object]
 GROUP = 8
 """spectrograms that one compiled call advances"""
+FLOOR_SIGMAS = 3.0
+FLOOR_TOLERANCE = 1e-4  # rounding of float32, in normalised units
 
 
 def noise(seed: int, samples: range, frames: int, bands: int, tier: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -53,6 +55,9 @@ class Sampler:
     low, high : (bands,)
         Range of each band in normalised values, to which draws are clipped. Without it a well-trained model drew values
         15 nats above the loudest recording, because each value beyond the training data led the next further away.
+    floor : (bands,)
+        The normalised log floor. Silence lies exactly on it, but a draw from a density never does; where ``low`` is the
+        floor, a draw less than :data:`FLOOR_SIGMAS` times the smallest standard deviation above it is set to it.
     temperature, top_components
         See :func:`melnet.model.mixture.sample`.
 
@@ -69,10 +74,14 @@ class Sampler:
         high: np.ndarray,
         temperature: float = 1.0,
         top_components: int | None = None,
+        floor: np.ndarray | None = None,
     ) -> None:
         self.tiers = tiers
         count = len(tiers)
-        ranges = np.broadcast_to(np.stack([low, high])[:, None], (2, divisors(count)[0], len(low)))  # of every frame
+        width = FLOOR_SIGMAS * tiers[0].min_sigma
+        silence = low if floor is None else np.where(low <= floor + FLOOR_TOLERANCE, low + width, low)
+        limits = np.stack([low, high, silence]).astype(np.float32)
+        ranges = np.broadcast_to(limits[:, None], (3, divisors(count)[0], len(low)))  # of every frame
         bounds = [target_and_context(ranges, number, count)[0][:, 0] for number in range(1, count + 1)]
         self._frame_step = [
             self._compiled_step(tier, limits, temperature, top_components)
@@ -85,7 +94,7 @@ class Sampler:
     def _compiled_step(
         tier: Tier, limits: np.ndarray, temperature: float, top_components: int | None
     ) -> Callable[..., DecoderState]:
-        low, high = ops.convert_to_tensor(limits[0]), ops.convert_to_tensor(limits[1])
+        low, high, silence = (ops.convert_to_tensor(limit) for limit in limits)
 
         def step(state: DecoderState, condition: dict[str, Tensor], uniform: Tensor, normal: Tensor) -> DecoderState:
             def sample_fn(parameters: Tensor, f: Tensor) -> Tensor:
@@ -97,7 +106,7 @@ class Sampler:
                     temperature=temperature,
                     top_components=top_components,
                 )
-                return ops.clip(drawn, row(low, f), row(high, f))
+                return ops.where(drawn < row(silence, f), row(low, f), ops.clip(drawn, row(low, f), row(high, f)))
 
             return tier.frame_step(state, sample_fn, condition)[0]
 

@@ -45,7 +45,7 @@ class TierConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What all tiers share; the content of ``melnet.json``."""
+    """Settings that all tiers share; the content of ``melnet.json``."""
 
     mel: MelSpec
     frames: int

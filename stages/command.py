@@ -1,4 +1,4 @@
-"""What all stages share: the command line, reading the parameters, writing JSON."""
+"""The command line of the stages: reading the parameters, errors, exit status."""
 
 import argparse
 import errno

@@ -14,12 +14,13 @@ LOG_SECONDS = 60.0  # between two lines in a log
 class EpochProgress(keras.callbacks.Callback):
     """Shows a bar over all steps on a terminal, a line each minute in a log, and on both a line after each epoch.
 
-    The time per step leaves out the first step of an epoch, which may be compiled. The time left includes validation.
+    The time per step leaves out the first step of an epoch, which may be compiled. The time left includes validation;
+    it is an upper bound if training may stop early.
     """
 
-    def __init__(self, label: str, metric: str = "nll") -> None:
+    def __init__(self, label: str, metric: str = "nll", may_stop_early: bool = False) -> None:
         super().__init__()
-        self.label, self.metric = label, metric
+        self.label, self.metric, self.may_stop_early = label, metric, may_stop_early
         self._bar: tqdm | None = None
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -46,7 +47,8 @@ class EpochProgress(keras.callbacks.Callback):
         left = tqdm.format_interval((epochs - epoch - 1) * (steps * per_step + validation))
         line = (
             f"{self.label}: epoch {epoch + 1} of {epochs}: loss {logs[self.metric]:.4f}, "
-            f"validation {logs[f'val_{self.metric}']:.4f}, {per_step:.2g} s per step, {left} left"
+            f"validation {logs[f'val_{self.metric}']:.4f}, {per_step:.2g} s per step, "
+            f"{'at most ' if self.may_stop_early else ''}{left} left"
         )
         if sys.stderr.isatty():
             tqdm.write(line)  # above the bar

@@ -1,10 +1,13 @@
-"""Score the model and two baselines on the test split: metrics/evaluate.json, models/baselines.json.
+"""Score the model and three baselines on the test split: metrics/evaluate.json, models/baselines.json.
 
 All figures are negative log-likelihoods in nats per element of the normalised log-mel, over the same elements:
 nll of the model, all its tiers together; baseline_band_nll of a mixture of model.num_components Gaussians per band;
-baseline_previous_frame_nll of a linear regression on the previous frame. The baselines are fitted on the train split.
-`floored` is the share of elements on the log floor (mel.floor), which are easy to predict; ..._above_floor are the
-figures over the other elements. tiers.TIER is the nll over the elements that one tier models.
+baseline_previous_frame_nll of a linear regression on the previous frame; baseline_linear_nll of one on three frames
+and the lower bands of the same frame. The baselines are fitted on the train split. `floored` is the share of elements
+on the log floor (mel.floor), which are easy to predict; ..._above_floor are the figures over the other elements.
+..._log_mel are in nats per element of the log-mel before normalisation, in which corpora can be compared. nll_train is
+the nll of as many random windows of the train split: far below nll, it shows over-fitting. tiers.TIER is the nll over
+the elements that one tier models.
 """
 
 import time
@@ -30,13 +33,13 @@ def evaluate(params: Params) -> None:
         train, test = Shards(SHARDS / "train"), Shards(SHARDS / "test")
         steps = steps_per_epoch(len(test), settings.batch_size)
         print(
-            f"{len(test)} slices of the test split, in {steps} steps, under {', '.join(config.tiers)} and two "
-            "baselines; fitting and compiling take up to a minute",
+            f"{len(test)} slices of the test split and as many of the train split, in {2 * steps} steps, under "
+            f"{', '.join(config.tiers)} and three baselines; fitting and compiling take up to a minute",
             flush=True,
         )
         baselines = fit_baselines(config, train, settings.baseline_frames)
-        with progress(total=steps, label="evaluate", unit="steps") as bar:
-            metrics = score(config, tiers, baselines, test, settings.batch_size, bar.update)
+        with progress(total=2 * steps, label="evaluate", unit="steps") as bar:
+            metrics = score(config, tiers, baselines, train, test, settings.batch_size, bar.update)
     except (ShardError, ModelError, UnknownSinger) as error:
         raise StageError(str(error)) from error
     write_json(METRICS / "evaluate.json", metrics)

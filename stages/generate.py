@@ -21,17 +21,19 @@ the test split (copy synthesis). If the first is much larger, the model samples 
 
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from melnet.audio.files import write_wav
 from melnet.audio.integrity import UnusableAudio
-from melnet.baselines import Baselines
+from melnet.baselines.saved import Baselines
+from melnet.comparison import NearestPair, compare
 from melnet.data.atomic import atomic_folder, write_json
 from melnet.data.dataset import UnknownSinger
 from melnet.data.pitch_tracks import PitchTracksError, read_pitch_tracks
 from melnet.data.samples import Samples
 from melnet.data.shards import ShardError, Shards
-from melnet.generation import Generated, GenerationConfig, Invert, griffin_lim, measure, sampler, singer_ids
+from melnet.generation import Generated, GenerationConfig, Invert, griffin_lim, sampler, singer_ids
 from melnet.generation import generate as sample
 from melnet.model_files import ModelError
 from melnet.prime import Prime, read_prime
@@ -50,6 +52,7 @@ def generate(params: Params) -> None:
     generation = GenerationConfig(
         settings.count,
         settings.frames,
+        settings.measured,
         settings.temperature,
         settings.top_components,
         settings.seed,
@@ -59,18 +62,19 @@ def generate(params: Params) -> None:
         config, tiers = load(MODELS)
         train, test = Shards(SHARDS / "train"), Shards(SHARDS / "test")
         prime = _prime(settings, config)
-        singers = singer_ids(_singers(settings, config), config.singers, settings.count)
+        singers = singer_ids(_singers(settings, config), config.singers, generation.drawn)
         _announce(settings, config)
         invert, inversion = _inversion(settings, config, generation)
         drawn = sampler(config, tiers, generation)
-        steps = drawn.steps(settings.count, settings.frames)
+        steps = drawn.steps(generation.drawn, settings.frames)
         with progress(total=steps, label="generate", unit="frames") as bar:
             generated = sample(config, drawn, generation, invert, singers, prime, bar.update)
-        _write_samples(config, generated, prime, griffin_lim(config.mel, generation) if inversion == VOCODER else None)
         baselines = Baselines.from_dict(json.loads((MODELS / "baselines.json").read_text(encoding="utf-8")))
         tracks = read_pitch_tracks(PITCH)
-        metrics = measure(config, generation, generated, invert, baselines, train, test, tracks)
-        write_json(METRICS / "generate.json", metrics)
+        found = compare(config, generated, invert, baselines, train, test, tracks, settings.seed)
+        other = griffin_lim(config.mel, generation) if inversion == VOCODER else None
+        _write_samples(config, generated, prime, other, found.nearest)
+        write_json(METRICS / "generate.json", found.metrics)
     except (ShardError, ModelError, PitchTracksError, UnknownSinger) as error:
         raise StageError(str(error)) from error
     seconds = generated.audio.size / config.mel.sample_rate
@@ -78,7 +82,7 @@ def generate(params: Params) -> None:
 
 
 def _inversion(settings: Generate, config: ModelConfig, generation: GenerationConfig) -> tuple[Invert, Inversion]:
-    """What turns spectrograms into audio, and its name; Griffin-Lim needs no trained vocoder."""
+    """The function that turns spectrograms into audio, and its name; Griffin-Lim needs no trained vocoder."""
     if settings.inversion != GRIFFIN_LIM:
         vocoder, preferred = load_vocoder(MODELS, config.mel, config.singers)
         if VOCODER in (settings.inversion, preferred):
@@ -114,7 +118,9 @@ def _announce(settings: Generate, config: ModelConfig) -> None:
     )
 
 
-def _write_samples(config: ModelConfig, generated: Generated, prime: Prime | None, other: Invert | None) -> None:
+def _write_samples(
+    config: ModelConfig, generated: Generated, prime: Prime | None, other: Invert | None, nearest: NearestPair | None
+) -> None:
     """Write audio and spectrograms; with another inversion, the audio that it makes of them to ``griffin-lim/``."""
     names = [f"sample-{i:02d}" for i in range(len(generated.audio))]
     signals = dict(zip(names, generated.audio, strict=True))
@@ -127,6 +133,8 @@ def _write_samples(config: ModelConfig, generated: Generated, prime: Prime | Non
             write_wav(folder / f"{name}.wav", signal, config.mel.sample_rate, normalise=True)
         for name, signal in zip(names, other(generated.log_mels, generated.singer_ids) if other else [], strict=False):
             write_wav(folder / "griffin-lim" / f"{name}.wav", signal, config.mel.sample_rate, normalise=True)
+        if nearest is not None:
+            write_json(folder / "nearest.json", asdict(nearest) | {"sample": names[nearest.sample]})
         Samples(names, singers, generated.log_mels, config.mel).write(folder / SPECTROGRAMS.name)
 
 

@@ -51,6 +51,7 @@ class Demo(Section):
 class Downsample(Section):
     sample_rate: int = Field(ge=1000, le=192000)
     min_seconds: Finite = Field(ge=0)
+    max_pause_seconds: Finite | None = Field(gt=0)
     max_rejected: Finite = Field(ge=0, le=1)
 
 
@@ -106,7 +107,10 @@ class Model(Section):
 
 
 class Train(Section):
+    window_frames: int = Field(ge=1)
+    windows_per_epoch: int = Field(ge=1)
     epochs: int = Field(ge=1)
+    patience: int | None = Field(ge=1)
     batch_size: int = Field(ge=1)
     learning_rate: Finite = Field(gt=0)
     momentum: Finite = Field(ge=0, lt=1)
@@ -115,6 +119,16 @@ class Train(Section):
     ema_decay: Finite = Field(ge=0, lt=1)
     recompute: bool
     seed: int = Field(ge=0, lt=2**32)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        windows, size = self.windows_per_epoch, self.batch_size
+        if windows % size:
+            nearest = _nearest_multiples(windows, size)
+            raise ValueError(
+                f"windows_per_epoch: {windows} is no multiple of train.batch_size: {size}; the nearest: {nearest}"
+            )
+        return self
 
 
 class Vocoder(Section):
@@ -141,6 +155,7 @@ class Evaluate(Section):
 class Generate(Section):
     count: int = Field(ge=1)
     frames: int = Field(ge=2)  # one frame has no duration
+    measured: int = Field(ge=0)
     temperature: Finite = Field(ge=0)
     top_components: int | None = Field(ge=1)
     singer: Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)] | None
@@ -190,13 +205,11 @@ class Params(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         self.mel_spec  # noqa: B018  # raises where the values contradict each other
-        for key, size, divisor in zip(
-            ("slice.frames", "mel.n_mels"),
-            (self.slice.frames, self.mel.n_mels),
-            divisors(len(self.model.tiers)),
-            strict=True,
-        ):
-            check_divisible(key, size, divisor, len(self.model.tiers))
+        tiers = len(self.model.tiers)
+        frames, bands = divisors(tiers)
+        check_divisible("slice.frames", self.slice.frames, frames, tiers)
+        check_divisible("train.window_frames", self.train.window_frames, frames, tiers)
+        check_divisible("mel.n_mels", self.mel.n_mels, bands, tiers)
         singer, count = self.generate.singer, self.generate.count
         if singer is not None and self.model.condition_on is None:
             raise ValueError(f"generate.singer: {singer!r} needs model.condition_on: singer")
@@ -216,9 +229,13 @@ class Params(Section):
 def check_divisible(key: str, size: int, divisor: int, tiers: int) -> None:
     """Raise :class:`ValueError` for a number of frames or bands that the tiers cannot split into halves evenly."""
     if size % divisor:
-        below = size - size % divisor
-        nearest = f"{below} or {below + divisor}" if below else f"{divisor}"
+        nearest = _nearest_multiples(size, divisor)
         raise ValueError(f"{key}: {size} is no multiple of {divisor}, as {tiers} tiers need; the nearest: {nearest}")
+
+
+def _nearest_multiples(size: int, divisor: int) -> str:
+    below = size - size % divisor
+    return f"{below} or {below + divisor}" if below else f"{divisor}"
 
 
 def load_params(path: Path) -> Params:

@@ -34,6 +34,7 @@ from stages.report_page import gallery, summary
 from stages.report_page.player_assets import OUTLINE_HEIGHT, PITCH_HEIGHT, colour_steps, frequency_ticks
 from stages.report_page.versions import flat, head, metrics, output_hashes
 
+MEMORISED_BELOW = 0.5  # memorised.ratio_low of generate.json of which the page warns
 CARD = MODELS / "README.md"
 PAGE = Path(__file__).with_name("report_page") / "templates"
 ASSETS = ("page.css", "page.js", "uPlot.iife.min.js", "uPlot.min.css", "uPlot.LICENSE")
@@ -64,6 +65,7 @@ def report(params: Params) -> None:
             "longest": max(track.seconds for track in tracks),
             "limits": limits,
             "colours": colour_steps(9),
+            "memorised_below": MEMORISED_BELOW,
             "hz": frequency_ticks(mel.edges_hz),
             "outline": (gallery.OUTLINE_BINS, OUTLINE_HEIGHT),
             "pitch": {"height": PITCH_HEIGHT, "frame": FRAME_SECONDS, "lowest": LOWEST, "highest": HIGHEST},
@@ -102,7 +104,7 @@ def _vocoder(settings: Generate) -> gallery.Invert | None:
 
 
 def _content(params: Params, shards: dict[str, Shards]) -> dict[str, Any]:
-    """What page and card say in numbers and words."""
+    """Numbers and sentences that page and card share."""
     defaults = flat(YAML(typ="safe").load(PAGE / "defaults.yaml"))
     settings = flat(
         params.model_dump(exclude={"execution"}, exclude_unset=True)

@@ -1,10 +1,12 @@
 """Train the tiers of MelNet on data/shards, one or all: models/TIER.weights.h5 and metrics/train/TIER.json.
 
 RMSprop, its learning rate halved every train.lr_halving_epochs epochs, minimises the negative log-likelihood of the
-normalised log-mel in nats per element; the epoch with the lowest validation loss is kept. Tiers are independent and may
-be trained at the same time. An interrupted training continues from its last finished epoch, unless something that it
-depends on has changed. While it runs, logs/TIER/tensorboard (tensorboard --logdir logs) and logs/TIER/dvclive show the
-losses. metrics/history/TIER.csv has them for every epoch; the stage plots draws them.
+normalised log-mel in nats per element. An epoch has train.windows_per_epoch windows, which begin at random frames of
+the recordings; the epoch with the lowest validation loss is kept. Training ends after train.epochs epochs, or earlier
+after train.patience epochs without a lower validation loss. Tiers are independent and may be trained at the same time.
+An interrupted training continues from its last finished epoch, unless something that it depends on has changed. While
+it runs, logs/TIER/tensorboard (tensorboard --logdir logs) and logs/TIER/dvclive show the losses.
+metrics/history/TIER.csv has them for every epoch; the stage plots draws them.
 
 All visible GPUs (CUDA_VISIBLE_DEVICES) are used, each for a part of every batch; with execution.coordinator also those
 of other processes and hosts (docs/distributed.md).
@@ -18,7 +20,7 @@ import keras
 from tabulate import tabulate
 
 from melnet.data.atomic import write_json
-from melnet.data.dataset import Normalisation, ProcessShard, UnknownSinger, steps_per_epoch
+from melnet.data.dataset import Normalisation, ProcessShard, UnknownSinger, WindowTooLong
 from melnet.data.shards import ShardError, Shards
 from melnet.saved import ModelConfig, ModelError, TierConfig, build_tier, load_config, save_tier
 from melnet.training import devices
@@ -46,7 +48,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def train(params: Params, tier: str | None = None, describe: bool = False) -> None:
-    """Train; raise :class:`StageError` for an unknown tier, unusable shards and a loss that is not a number."""
+    """Train; raise :class:`StageError` for an unknown tier, unusable shards or windows, and a loss that is NaN."""
     tiers = params.model.tier_names
     if tier is not None and tier not in tiers:
         raise StageError(f"{tier!r} is no tier of model.tiers: {', '.join(tiers)}")
@@ -58,6 +60,8 @@ def train(params: Params, tier: str | None = None, describe: bool = False) -> No
         if config.tiers != tiers:
             raise StageError(f"{MODELS / 'melnet.json'} has {', '.join(config.tiers)}; run the stage model again")
         _train_tiers(params, config, tiers if tier is None else [tier])
+    except WindowTooLong as error:
+        raise StageError(f"train.window_frames: {error}") from error
     except (ShardError, ModelError, TrainingDiverged, UnknownSinger) as error:
         raise StageError(str(error)) from error
 
@@ -128,25 +132,28 @@ def _train_tier(params: Params, config: ModelConfig, name: str, shard: ProcessSh
             _announce(name, tier, data, settings, count)
             if checkpoint.history:
                 print(f"continuing after epoch {len(checkpoint.history)}", flush=True)
-        callbacks = [*_logs(LOGS / name, checkpoint), EpochProgress(name)] if first else []
+        progress = EpochProgress(name, may_stop_early=settings.patience is not None)
+        callbacks = [*_logs(LOGS / name, checkpoint), progress] if first else []
         fit(tier, data, settings, checkpoint, callbacks)
     if not first:
         return
     save_tier(MODELS, config, name, tier_config, tier)
-    write_json(METRICS / "train" / f"{name}.json", checkpoint.metrics())
+    metrics = checkpoint.metrics(settings.epochs)
+    write_json(METRICS / "train" / f"{name}.json", metrics)
     checkpoint.write_history(METRICS / "history" / f"{name}.csv")
     checkpoint.delete()
-    best = checkpoint.best_epoch
+    stopped = f" of {metrics['epochs']}, the last {settings.patience} without a lower one"
     print(
-        f"{MODELS}: {name}, validation loss {best['val_loss']:.4f} nats per element in epoch {best['epoch']}; "
-        f"{time.monotonic() - started:.0f} s"
+        f"{MODELS}: {name}, validation loss {metrics['val_loss']:.4f} nats per element in epoch {metrics['best_epoch']}"
+        f"{stopped if metrics['stopped_early'] else ''}; {time.monotonic() - started:.0f} s"
     )
 
 
 def _announce(name: str, tier: keras.Model, data: TrainingData, settings: TrainConfig, count: int) -> None:
-    steps = steps_per_epoch(len(data.train), settings.batch_size)
+    minutes = data.windows(settings).available_frames * data.train.spec.mel.seconds_per_frame / 60
     print(
-        f"{name}: {tier.count_params():,} weights, {len(data.train)} slices, {settings.epochs} epochs of {steps} steps"
+        f"{name}: {tier.count_params():,} weights, windows of {settings.window_frames} frames from {minutes:.1f} min, "
+        f"{settings.epochs} epochs of {settings.windows_per_epoch} windows in {settings.steps_per_epoch} steps"
         f"{f' on {count} devices' if count > 1 else ''}; compiling takes up to a minute",
         flush=True,
     )
@@ -166,7 +173,7 @@ def model_costs(params: Params) -> dict[str, Cost]:
     """What training each tier of the model takes; with singers, for two of them."""
     config = ModelConfig(
         mel=params.mel_spec,
-        frames=params.slice.frames,
+        frames=params.train.window_frames,
         tiers=params.model.tier_names,
         singers=["first", "second"] if params.model.condition_on else [],
         normalisation=Normalisation.identity(params.mel.n_mels),
@@ -192,7 +199,7 @@ def _described(params: Params) -> str:
         for name, tier in found.items()
     ]
     if len(found) > 1:
-        whole = f"{params.slice.frames} x {params.mel.n_mels}"
+        whole = f"{params.train.window_frames} x {params.mel.n_mels}"
         weights, flop = (sum(getattr(tier, name) for tier in found.values()) for name in ("weights", "flop"))
         most = f"{max(tier.peak for tier in found.values()) / 2**30:.1f} GiB at most"
         rows.append(["all", whole, "", "", f"{weights:,}", most, f"{flop / 1e9:,.0f} GFLOP"])

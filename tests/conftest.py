@@ -26,7 +26,7 @@ SMALL = {
     "corpus": {"path": "corpus"},
     "slice": {"frames": 40, "block_seconds": 2.0, "test": 0.4},
     "vocoder": {"hidden": 8, "blocks": 1},
-    "generate": {"count": 3, "frames": 80, "griffin_lim_iterations": 2},
+    "generate": {"count": 3, "frames": 80, "measured": 0, "griffin_lim_iterations": 2},
     "report": {"recordings": 2},
 }
 
@@ -142,8 +142,11 @@ def make_metrics():
     }
     metrics = {
         "vocoder": {"valid": {"vocoder": {"voicing_accuracy": 0.96}}, "test": copies},
-        "evaluate": {"nll": -0.5, "baseline_band_nll": 1.0, "baseline_previous_frame_nll": 0.1, "floored": 0.25},
+        "evaluate": {"nll": -0.5, "baseline_band_nll": 1.0, "baseline_linear_nll": 0.1, "floored": 0.25},
         "generate": {
+            "told_apart": {"windows": {"mean": 0.83, "spread": 0.03}},
+            "told_apart_noise": {"windows": {"mean": 0.97, "spread": 0.01}},
+            "memorised": {"ratio": 0.9, "ratio_low": 0.4, "nearest": 0.3},
             "frechet": 20.0,
             "frechet_train": 6.0,
             "frechet_band_baseline": 80.0,

@@ -22,9 +22,9 @@ SMALL = {
     "demo": {"minutes": 0.6, "files": 3},
     "slice": {"frames": 20, "block_seconds": 3.0},
     "model": {"num_components": 2, "tiers": {"tier-1": {"layers": 1, "hidden": 8}}},
-    "train": {"epochs": 2},
+    "train": {"window_frames": 20, "windows_per_epoch": 64, "epochs": 2},
     "vocoder": {"pitch_steps": 2, "envelope_steps": 2, "hidden": 8, "blocks": 1},
-    "generate": {"count": 2, "frames": 30, "griffin_lim_iterations": 2},
+    "generate": {"count": 2, "frames": 30, "measured": 0, "griffin_lim_iterations": 2},
 }
 ENVIRONMENT = {
     **os.environ,
@@ -88,7 +88,17 @@ PIPELINE = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 
 
 NO_RESULT = YAML(typ="safe").load(ROOT / "dvc.yaml")["vars"][0]["changes_no_result"]
-CODE_FOLDERS = {Path(name) for name in ("melnet/model", "melnet/vocoder", "stages/demo_voice", "stages/report_page")}
+CODE_FOLDERS = {
+    Path(name)
+    for name in (
+        "melnet/baselines",
+        "melnet/metrics",
+        "melnet/model",
+        "melnet/vocoder",
+        "stages/demo_voice",
+        "stages/report_page",
+    )
+}
 
 
 @pytest.mark.parametrize("stage", PIPELINE)
@@ -238,7 +248,8 @@ def test_another_recording_reruns_from_downsample(restored):
     edit_params(restored, {"corpus": {"path": "../corpus"}}, restored / "params.yaml")
     run(restored, "dvc", "repro", "slice")
     before = splits(restored)
-    shutil.copy(corpus / "song-01.wav", corpus / "one more.wav")
+    song, rate = soundfile.read(corpus / "song-01.wav")
+    soundfile.write(corpus / "one more.wav", song[::-1], rate)  # as it is, it would be a duplicate
     assert stale(restored) == ["downsample", "report"]
     assert started(run(restored, "dvc", "repro", "slice")) == ["downsample", "slice"]
     after = splits(restored)

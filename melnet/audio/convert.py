@@ -5,9 +5,11 @@ Samples are floats; full scale is ±1.
 
 import math
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import soundfile
@@ -15,9 +17,12 @@ import soxr
 
 from melnet.audio.files import mean_of_channels, opened
 from melnet.audio.integrity import UnusableAudio, whole_frames
+from melnet.audio.pauses import Cut, LevelMeter, find_cuts, without_cuts
+from melnet.audio.sketch import Sketch
 
 BLOCK = 2**17  # samples of all channels decoded at a time
 RESAMPLED_BLOCK = 2**20  # samples that a decoded block may become
+SPOOLED = 2**25  # bytes of a resampled recording that are kept in memory: 6 minutes; more are kept on the disk
 SMALLEST = 2.0**-24  # in 24 bits a smaller peak is silence
 # Formats whose samples have at most 24 bits: 32-bit floats hold them exactly, and are resampled in half the time.
 # Samples of the other formats may be too large for 32-bit floats, or too fine.
@@ -41,12 +46,26 @@ class Source:
 
 @dataclass(frozen=True)
 class Levels:
-    """Length and level of a converted recording."""
+    """Length and level of a converted recording, before its pauses are cut."""
 
     samples: int
     peak: float  # largest magnitude before the gain
     rms: float  # root mean square before the gain
     gain: float  # factor applied to every sample; 1 unless the peak exceeds full scale
+
+
+@dataclass(frozen=True)
+class Converted:
+    """The result of a conversion, but for the file."""
+
+    levels: Levels
+    cuts: list[Cut]  # what was left out of its pauses; in samples of the converted recording, in order
+    sketch: np.ndarray  # float32 (melnet.audio.sketch.SIZE,), before the cuts
+
+    @property
+    def samples(self) -> int:
+        """Samples in the file."""
+        return self.levels.samples - sum(cut.stop - cut.start for cut in self.cuts)
 
 
 def inspect(path: Path) -> Source:
@@ -125,53 +144,79 @@ def resampled(
     yield stream.resample_chunk(np.empty(0, dtype), last=True)
 
 
-def convert(source: Source, target: Path, sample_rate: int) -> Levels:
+def convert(source: Source, target: Path, sample_rate: int, max_pause_seconds: float | None = None) -> Converted:
     """Write a recording as mono 24-bit FLAC at ``sample_rate`` Hz; the same recording gives the same bytes.
 
-    Nothing clips: a signal that exceeds full scale after resampling is scaled to a peak of full scale.
+    Nothing clips: a signal that exceeds full scale after resampling is scaled to a peak of full scale. Pauses longer
+    than ``max_pause_seconds`` are cut to that length; see :mod:`melnet.audio.pauses`. None keeps them.
 
     Raises
     ------
     UnusableAudio
         See :func:`mono_blocks`; also if no sample is left after resampling, if samples are too large to compute with,
-        or if all are zero. Nothing is left at ``target``.
+        or if all are zero. Nothing is written to ``target``.
     OSError
         ``target`` cannot be written.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     soundfile.write(f"{folder}/loud.wav", np.full(4800, 2.0), 48000, "FLOAT")
-    ...     levels = convert(inspect(Path(folder, "loud.wav")), Path(folder, "a.flac"), 48000)
-    >>> levels
-    Levels(samples=4800, peak=2.0, rms=2.0, gain=0.5)
+    ...     soundfile.write(f"{folder}/loud.wav", np.tile([2.0, -2.0], 24000), 48000, "FLOAT")
+    ...     converted = convert(inspect(Path(folder, "loud.wav")), Path(folder, "a.flac"), 48000, max_pause_seconds=0.5)
+    >>> converted.levels, converted.cuts
+    (Levels(samples=48000, peak=2.0, rms=2.0, gain=0.5), [])
     """
-    try:
-        levels = _write_flac(source, target, sample_rate, gain=1.0)
+    with _Spool(source.dtype, target.parent) as spool:
+        levels, meter, sketch = _analyse(source, sample_rate, spool)
         if not levels.samples:
             raise UnusableAudio(f"too short for a single sample at {sample_rate} Hz")
         if not math.isfinite(levels.rms):
             raise UnusableAudio(f"samples too large to compute with: peak {levels.peak:.3g}")
         if levels.peak < SMALLEST:
             raise UnusableAudio("all samples are zero (or below 24 bits) once mixed to mono")
-        if levels.peak > 1:
-            levels = _write_flac(source, target, sample_rate, gain=1 / levels.peak)
-    except UnusableAudio:
-        target.unlink(missing_ok=True)
-        raise
-    return levels
+        cuts = []
+        if max_pause_seconds is not None:
+            cuts = find_cuts(meter.powers(), levels.samples, sample_rate, max_pause_seconds)
+        try:
+            with soundfile.SoundFile(os.fspath(target), "w", sample_rate, 1, "PCM_24", format="FLAC") as sound:
+                for block in without_cuts(spool.read, levels.samples, cuts, sample_rate):
+                    sound.write(block * levels.gain)
+        except soundfile.LibsndfileError as error:
+            raise OSError(f"{target}: cannot be written: {error.error_string}") from error
+    return Converted(levels, cuts, sketch.direction())
 
 
-def _write_flac(source: Source, target: Path, sample_rate: int, gain: float) -> Levels:
+class _Spool:
+    """Samples that are kept until the gain and the pauses are known: in memory, or in ``folder`` if they are many."""
+
+    def __init__(self, dtype: str, folder: Path) -> None:
+        self._dtype = np.dtype(dtype)
+        self._file = tempfile.SpooledTemporaryFile(max_size=SPOOLED, dir=os.fspath(folder))  # noqa: SIM115  # closed by __exit__
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def append(self, block: np.ndarray) -> None:
+        self._file.write(block.data)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        self._file.seek(start * self._dtype.itemsize)
+        return np.frombuffer(self._file.read((stop - start) * self._dtype.itemsize), self._dtype)
+
+
+def _analyse(source: Source, sample_rate: int, spool: _Spool) -> tuple[Levels, LevelMeter, Sketch]:
+    """Decode and resample a recording into the spool, and measure it."""
+    meter, sketch = LevelMeter(sample_rate), Sketch()
     frames = max(1, min(BLOCK // source.channels, RESAMPLED_BLOCK * source.sample_rate // sample_rate))
     samples, peak, power = 0, 0.0, 0.0
-    try:
-        with soundfile.SoundFile(os.fspath(target), "w", sample_rate, 1, "PCM_24", format="FLAC") as sound:
-            for block in resampled(mono_blocks(source, frames), source.sample_rate, sample_rate, source.dtype):
-                sound.write(block * gain)
-                samples += len(block)
-                peak = max(peak, float(np.abs(block).max(initial=0)))
-                with np.errstate(over="ignore"):  # `convert` refuses an infinite sum
-                    power += float(np.square(block, dtype=np.float64).sum())
-    except soundfile.LibsndfileError as error:  # of writing: `opened` turns those of reading into UnusableAudio
-        raise OSError(f"{target}: cannot be written: {error.error_string}") from error
-    return Levels(samples, peak, math.sqrt(power / max(samples, 1)), gain)
+    for block in resampled(mono_blocks(source, frames), source.sample_rate, sample_rate, source.dtype):
+        spool.append(block)
+        samples += len(block)
+        peak = max(peak, float(np.abs(block).max(initial=0)))
+        with np.errstate(over="ignore"):  # `convert` refuses an infinite sum
+            power += float(np.square(block, dtype=np.float64).sum())
+        meter.update(block)
+        sketch.update(block)
+    return Levels(samples, peak, math.sqrt(power / max(samples, 1)), gain=1 / max(peak, 1.0)), meter, sketch

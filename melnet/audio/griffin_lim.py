@@ -16,7 +16,7 @@ import scipy.fft
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # carries no types
 
 from melnet.audio.mel import MelSpec, filterbank
-from melnet.audio.spectrogram import frame_signal, hann_window
+from melnet.audio.spectrogram import frame_signal, hann_window, mel_power
 
 # With mel power as the constraint, 0.9 ends lower than Perraudin's 0.99 for magnitudes (16 to 64 iterations).
 MOMENTUM = 0.9
@@ -83,11 +83,7 @@ def mel_to_audio(log_mels: np.ndarray, spec: MelSpec, iterations: int, seed: int
     >>> mel_to_audio(np.full((2, 10, 32), spec.log_floor), spec, iterations=2, seed=0).shape
     (2, 4608)
     """
-    with np.errstate(over="ignore"):
-        powers = np.where(log_mels > spec.log_floor, np.exp(log_mels, dtype=np.float32), np.float32(0))
-    bad = ~np.isfinite(log_mels).all(axis=(1, 2)) | ~np.isfinite(powers).all(axis=(1, 2))
-    if bad.any():
-        raise ValueError(f"log_mels: item {int(np.argmax(bad))} holds values that are not finite or are far too large")
+    powers = mel_power(log_mels, spec)
     stft = Stft(log_mels.shape[1], spec.n_fft, spec.hop_length)
     audio = np.empty((len(powers), (stft.frames - 1) * spec.hop_length), np.float32)
 
@@ -103,9 +99,10 @@ def mel_to_audio(log_mels: np.ndarray, spec: MelSpec, iterations: int, seed: int
 
 def _invert(powers: np.ndarray, stft: Stft, spec: MelSpec, iterations: int, rng: np.random.Generator) -> np.ndarray:
     """Signal ((frames - 1) * hop_length,) whose mel power is near ``powers`` (frames, bands)."""
-    filters, bins = filterbank(spec)
+    bank = filterbank(spec)
+    filters, bins = bank
     # A bin in two bands follows both, in proportion to its weight in each; a bin between two bands follows none.
-    shares = filters / np.maximum(filters.sum(axis=0), np.finfo(np.float32).tiny)
+    shares = bank.shares
     silence = np.float32(1e-6 * spec.floor)  # keeps the ratio finite where the present signal has no power
 
     spectrum = np.zeros((stft.frames, 1 + stft.n_fft // 2), np.complex64)

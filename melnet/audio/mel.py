@@ -96,6 +96,11 @@ class Filterbank(NamedTuple):
     bins: slice
     """the covered bins among all ``1 + n_fft // 2``"""
 
+    @property
+    def shares(self) -> np.ndarray:
+        """Share of each band in each covered bin, float32 (bands, covered bins); 0 in a bin between two bands."""
+        return self.weights / np.maximum(self.weights.sum(axis=0), np.finfo(np.float32).tiny)
+
 
 @functools.lru_cache(maxsize=8)
 def filterbank(spec: MelSpec) -> Filterbank:

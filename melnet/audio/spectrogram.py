@@ -96,6 +96,25 @@ def log_mel(samples: np.ndarray, spec: MelSpec) -> np.ndarray:
     return log_mel_frames(np.pad(samples, (-start, max(0, stop - len(samples)))), spec)
 
 
+def mel_power(log_mels: np.ndarray, spec: MelSpec) -> np.ndarray:
+    """Mel power of log-mel spectrograms (items, frames, bands), zero at or below the floor; float32.
+
+    Raises
+    ------
+    ValueError
+        A value is not finite, or too large for its power to be.
+
+    >>> mel_power(np.array([[[MelSpec().log_floor, 0.0]]]), MelSpec()).tolist()
+    [[[0.0, 1.0]]]
+    """
+    with np.errstate(over="ignore"):
+        powers = np.where(log_mels > spec.log_floor, np.exp(log_mels, dtype=np.float32), np.float32(0))
+    bad = ~np.isfinite(log_mels).all(axis=(1, 2)) | ~np.isfinite(powers).all(axis=(1, 2))
+    if bad.any():
+        raise ValueError(f"log_mels: item {int(np.argmax(bad))} holds values that are not finite or are far too large")
+    return powers
+
+
 def log_mel_error(a: np.ndarray, b: np.ndarray) -> float:
     """Mean absolute difference in nats of two log-mel spectrograms of one shape.
 

@@ -1,7 +1,7 @@
 """Metrics of a voice: how well audio made from a spectrogram keeps one, and how voice-like generated audio is.
 
 Signals are float32 (samples,). A pitch track is float32 (frames,): the fundamental frequency in Hz, 0 where the frame
-is unvoiced. Frame ``i`` is centred at ``i * PITCH_HOP_SECONDS``. Where two signals or tracks are compared, the longer
+is unvoiced. Frame ``i`` is centred at ``i * FRAME_SECONDS``. Where two signals or tracks are compared, the longer
 one is cut to the length of the shorter. Every function takes one signal, or one pair, and leaves means over many to its
 caller; only :func:`voice_statistics` takes a set.
 """
@@ -14,9 +14,8 @@ import numpy as np
 import scipy.fft
 
 from melnet.audio.mel import MelSpec
+from melnet.audio.pitch import FRAME_SECONDS
 from melnet.audio.spectrogram import BLOCK_FRAMES, hann_window, log_mel, log_mel_error
-
-PITCH_HOP_SECONDS = 0.016  # between the centres of two frames of a pitch track
 
 PITCH_TOLERANCE_CENTS = 50.0  # half a semitone, as in evaluations of melody extraction (mir_eval)
 OCTAVE_TOLERANCE_CENTS = 100.0
@@ -194,7 +193,7 @@ def harmonics_to_noise(signal: np.ndarray, track: np.ndarray, sample_rate: int) 
     """
     _refuse_empty(signal, "signal")
     size = round(HNR_WINDOW_SECONDS * sample_rate)
-    starts = np.rint(np.arange(len(track)) * PITCH_HOP_SECONDS * sample_rate).astype(int) - size // 2
+    starts = np.rint(np.arange(len(track)) * FRAME_SECONDS * sample_rate).astype(int) - size // 2
     starts = starts[(track > 0) & (starts >= 0) & (starts + size <= len(signal))]
     if not len(starts):
         return None
@@ -209,7 +208,7 @@ def harmonics_to_noise(signal: np.ndarray, track: np.ndarray, sample_rate: int) 
 
 @dataclass(frozen=True)
 class VoiceStatistics:
-    """What the pitch tracks of a set of recordings say about the voice. The pitch is None if no frame is voiced."""
+    """Summary of the pitch tracks of a set of recordings. The pitch is None if no frame is voiced."""
 
     voiced_share: float
     """share of all frames, from 0 to 1"""

@@ -1,4 +1,4 @@
-"""Shards to normalised batches: a seeded, shuffled stream for training and an ordered one for evaluation.
+"""Shards to normalised batches: random windows for training, the slices in order for evaluation.
 
 Both hold a bounded number of slices in memory, whatever the size of the data set.
 """
@@ -14,8 +14,8 @@ import numpy as np
 
 from melnet.data.shards import Shards
 
-# Slices that are shuffled together and so held in memory: 42,000 of 50 x 32, which is twelve hours of audio.
-WINDOW_BYTES = 2**28
+# Slices that the windows of an epoch are drawn from: 42,000 of 50 x 32, which is twelve hours of audio.
+MAX_HELD_BYTES = 2**28
 
 
 @dataclass(frozen=True)
@@ -60,18 +60,18 @@ class Normalisation:
 
 
 class Batch(NamedTuple):
-    """Slices that are used together.
+    """Training windows or slices that are used together.
 
-    The last batch of an epoch is padded with zeros of weight 0: all batches have one shape, for which a training step
-    is compiled once.
+    The last batch of slices is padded with zeros of weight 0: all batches have one shape, for which a step is compiled
+    once.
     """
 
     x: np.ndarray
     """normalised log-mel, float32 (batch_size, frames, bands)"""
     weights: np.ndarray
-    """float32 (batch_size,), 1 for a slice and 0 for padding"""
+    """float32 (batch_size,), 1 for a window or slice and 0 for padding"""
     singers: np.ndarray
-    """int32 (batch_size,), the id of each slice's singer; 0 where no singers are named"""
+    """int32 (batch_size,), the id of each one's singer; 0 where no singers are named"""
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,10 @@ class ProcessShard:
 
 class UnknownSinger(ValueError):
     """The singer of a slice is not among the singers that the model knows."""
+
+
+class WindowTooLong(ValueError):
+    """No stretch of a recording is as long as a training window."""
 
 
 def ids_of(names: Sequence[str], known: Sequence[str]) -> np.ndarray:
@@ -125,31 +129,6 @@ def batches(
     yield from _batched(slices, normalisation, batch_size)
 
 
-def shuffled_batches(
-    shards: Shards,
-    normalisation: Normalisation,
-    batch_size: int,
-    singers: Sequence[str] = (),
-    *,
-    seed: int,
-    first_epoch: int = 0,
-    window_bytes: int = WINDOW_BYTES,
-) -> Iterator[Batch]:
-    """Endless epochs of all slices, each in an order that depends only on ``seed`` and the epoch's number.
-
-    Row groups are shuffled over the whole data set, then read in windows of ``window_bytes`` and at most one more
-    group, which are shuffled in memory: the shuffle of a data set that fits into one window is uniform. An epoch has
-    :func:`steps_per_epoch` batches.
-    """
-    window_rows = -(-window_bytes // (4 * shards.spec.frames * shards.spec.bands))
-    epoch = first_epoch
-    while True:
-        rng = np.random.default_rng([seed, epoch])
-        windows = _windows(shards, rng.permutation(len(shards.groups)).tolist(), window_rows, singers)
-        yield from _batched(_mixed(windows, rng), normalisation, batch_size)
-        epoch += 1
-
-
 def steps_per_epoch(rows: int, batch_size: int) -> int:
     """Number of batches that hold all rows.
 
@@ -162,8 +141,12 @@ def steps_per_epoch(rows: int, batch_size: int) -> int:
 def draw(shards: Shards, count: int, *, seed: int) -> np.ndarray:
     """At most ``count`` random slices, from as few row groups as hold them; log-mel (n, frames, bands)."""
     rng = np.random.default_rng(seed)
-    window = next(_windows(shards, rng.permutation(len(shards.groups)).tolist(), count))
-    return np.stack([window[i][0] for i in np.sort(rng.permutation(len(window))[:count])])
+    slices: list[np.ndarray] = []
+    for group in rng.permutation(len(shards.groups)).tolist():
+        slices.extend(shards.read_group(group))
+        if len(slices) >= count:
+            break
+    return np.stack([slices[i] for i in np.sort(rng.permutation(len(slices))[:count])])
 
 
 class Passage(NamedTuple):
@@ -200,6 +183,30 @@ def passages(shards: Shards, count: int, frames: int) -> list[Passage]:
     return [run._replace(log_mel=run.log_mel[:frames]) for run in runs if len(run.log_mel) == longest][:count]
 
 
+def read_stretches(shards: Shards, max_frames: int, *, seed: int) -> list[Passage]:
+    """Stretches of recordings, joined from neighbouring slices, in the order in which they were written.
+
+    Of a data set of more than ``max_frames`` frames, random row groups of about so many frames are read.
+    """
+    order = np.random.default_rng(seed).permutation(len(shards.groups))
+    frames = np.cumsum([shards.groups[group].rows * shards.spec.frames for group in order])
+    chosen = np.sort(order[: max(1, int(np.searchsorted(frames, max_frames, side="right")))])
+    found: list[list[Passage]] = []
+    positions = list(shards.positions())
+    ends = np.cumsum([group.rows for group in shards.groups])
+    for group in chosen.tolist():
+        places = positions[ends[group] - shards.groups[group].rows : ends[group]]
+        for mel, singer, (recording, start) in zip(
+            shards.read_group(group), shards.read_singers(group), places, strict=True
+        ):
+            last = found[-1][-1] if found else None
+            if last and (last.recording, last.start_frame + len(last.log_mel)) == (recording, start):
+                found[-1].append(Passage(recording, start, mel, singer))
+            else:
+                found.append([Passage(recording, start, mel, singer)])
+    return [parts[0]._replace(log_mel=np.concatenate([part.log_mel for part in parts])) for parts in found]
+
+
 class Stretch(NamedTuple):
     """Neighbouring slices of one split: frames [first, first + frames) of a recording."""
 
@@ -211,51 +218,168 @@ class Stretch(NamedTuple):
 
 def stretches(shards: Shards) -> list[Stretch]:
     """Join the slices of a split into stretches, in the order in which they were written."""
+    return list(_each_stretch(shards))
+
+
+def _each_stretch(shards: Shards) -> Iterator[Stretch]:
     length = shards.spec.frames
-    found: list[Stretch] = []
+    last: Stretch | None = None
     singers = (name for group in range(len(shards.groups)) for name in shards.read_singers(group))
     for (recording, start), singer in zip(shards.positions(), singers, strict=True):
-        if found and (found[-1].recording, found[-1].first + found[-1].frames) == (recording, start):
-            found[-1] = found[-1]._replace(frames=found[-1].frames + length)
+        if last and (last.recording, last.first + last.frames) == (recording, start):
+            last = last._replace(frames=last.frames + length)
+            continue
+        if last:
+            yield last
+        last = Stretch(recording, singer, start, length)
+    if last:
+        yield last
+
+
+class TrainingWindows:
+    """Draws windows that begin at any frame of a data set and lie inside one stretch of a recording.
+
+    All windows of the stretches that are held in memory are equally likely, and a window may be drawn twice. If the
+    whole data set takes at most ``max_bytes``, it is read once and held. Otherwise each epoch draws from other row
+    groups, chosen at random, as many as fit; each holds a window by itself, and neighbouring ones are joined.
+
+    Parameters
+    ----------
+    frames
+        Frames of a window.
+    singers
+        Names whose positions are the singer ids; without any, all ids are 0.
+
+    Raises
+    ------
+    WindowTooLong
+        No stretch that is read at once has ``frames`` frames.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from melnet.audio.mel import MelSpec
+    >>> from melnet.data.shards import ShardSpec, ShardWriter
+    >>> with TemporaryDirectory() as folder:
+    ...     with ShardWriter(Path(folder), ShardSpec(50, MelSpec()), shard_rows=4096) as writer:
+    ...         writer.write("song.wav", np.array([0, 50]), np.zeros((2, 50, 32), np.float32))
+    ...     windows = TrainingWindows(Shards(Path(folder)), frames=75)
+    ...     stream = windows.batches(Normalisation.identity(32), batch_size=16, count=2, seed=1, epoch=0)
+    ...     [batch.x.shape for batch in stream]
+    [(16, 75, 32), (16, 75, 32)]
+    """
+
+    def __init__(
+        self, shards: Shards, frames: int, singers: Sequence[str] = (), *, max_bytes: int = MAX_HELD_BYTES
+    ) -> None:
+        self.frames = frames
+        self._shards, self._singers = shards, singers
+        self._max_rows = max_bytes // (4 * shards.spec.frames * shards.spec.bands)
+        self._rows = np.array([group.rows for group in shards.groups])
+        self._ends = np.cumsum(self._rows)
+        lengths = np.fromiter((stretch.frames for stretch in _each_stretch(shards)), np.int64)
+        rows = lengths // shards.spec.frames
+        self._begins_stretch = np.zeros(len(shards), bool)
+        self._begins_stretch[np.cumsum(rows) - rows] = True
+        self._choices = np.arange(len(shards.groups))
+        self._fits = len(shards) <= self._max_rows
+        if self._fits:
+            longest = lengths.max(initial=0)
         else:
-            found.append(Stretch(recording, singer, start, length))
-    return found
+            lengths_by_group = np.array([self._runs(self._choices[[i]])[1].max(initial=0) for i in self._choices])
+            self._choices = np.flatnonzero(lengths_by_group >= frames)
+            longest = lengths_by_group.max()
+        if longest < frames:
+            folder = shards.paths[0].parent
+            raise WindowTooLong(
+                f"{frames} frames are more than the longest uninterrupted stretch of a recording in {folder} has: "
+                f"{longest}"
+            )
+        self.available_frames = int(lengths[lengths >= frames].sum())
+        """frames of all stretches that are long enough for a window"""
+        self._held: _Held | None = None
+
+    def batches(
+        self, normalisation: Normalisation, batch_size: int, count: int, *, seed: int, epoch: int
+    ) -> Iterator[Batch]:
+        """The windows of an epoch in ``count`` full batches; they depend on ``seed`` and ``epoch`` alone.
+
+        Raises
+        ------
+        UnknownSinger
+            The singer of a slice is not among the singers.
+        """
+        rng = np.random.default_rng([seed, epoch])
+        held = self._hold(self._choose(rng))
+        starts = np.maximum(held.lengths - self.frames + 1, 0)  # window starts of each stretch
+        ends = np.cumsum(starts)
+        for drawn in rng.integers(ends[-1], size=(count, batch_size)):
+            stretch = np.searchsorted(ends, drawn, side="right")
+            first = held.firsts[stretch] + drawn - (ends - starts)[stretch]
+            x = normalisation.normalise(held.log_mel[first[:, None] + np.arange(self.frames)])
+            singers = held.singer_ids[first // self._shards.spec.frames]
+            yield Batch(x, np.ones(batch_size, np.float32), singers)
+
+    def _choose(self, rng: np.random.Generator) -> np.ndarray:
+        """The row groups of an epoch, in the order in which they were written."""
+        if self._fits:
+            return self._choices
+        order = rng.permutation(self._choices)
+        fitting = np.searchsorted(np.cumsum(self._rows[order]), self._max_rows, side="right")
+        return np.sort(order[: max(1, fitting)])
+
+    def _hold(self, groups: np.ndarray) -> "_Held":
+        if self._held is None or not np.array_equal(self._held.groups, groups):
+            self._held = None  # frees its memory before the next groups are read
+            self._held = self._read(groups)
+        return self._held
+
+    def _read(self, groups: np.ndarray) -> "_Held":
+        spec = self._shards.spec
+        rows = int(self._rows[groups].sum())
+        slices, singer_ids = np.empty((rows, spec.frames, spec.bands), np.float32), np.empty(rows, np.int32)
+        done = 0
+        for group in groups.tolist():
+            part = slice(done, done + int(self._rows[group]))
+            slices[part] = self._shards.read_group(group)
+            singer_ids[part] = _singer_ids(self._shards, group, self._singers)
+            done = part.stop
+        return _Held(groups, slices.reshape(-1, spec.bands), singer_ids, *self._runs(groups))
+
+    def _runs(self, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """First frame and number of frames of each stretch in the joined frames of row groups."""
+        parts = [self._begins_stretch[self._ends[group] - self._rows[group] : self._ends[group]] for group in groups]
+        begins = np.concatenate(parts)
+        # A group begins a stretch where the one before it is not there.
+        apart = np.diff(groups, prepend=-2) != 1
+        begins[(np.cumsum(self._rows[groups]) - self._rows[groups])[apart]] = True
+        firsts = np.flatnonzero(begins) * self._shards.spec.frames
+        return firsts, np.diff(firsts, append=len(begins) * self._shards.spec.frames)
+
+
+class _Held(NamedTuple):
+    """Row groups in memory, all their frames one after the other."""
+
+    groups: np.ndarray
+    log_mel: np.ndarray  # (frames, bands)
+    singer_ids: np.ndarray  # of each slice
+    firsts: np.ndarray  # first frame of each stretch
+    lengths: np.ndarray  # frames of each stretch
 
 
 Item: TypeAlias = tuple[np.ndarray, int]  # a slice (frames, bands) and its singer id
 
 
 def _slices(shards: Shards, group: int, singers: Sequence[str]) -> list[Item]:
-    mels = list(shards.read_group(group))
-    if not singers:
-        return [(mel, 0) for mel in mels]
-    ids = {name: singer_id for singer_id, name in enumerate(singers)}
+    return list(zip(shards.read_group(group), _singer_ids(shards, group, singers).tolist(), strict=True))
+
+
+def _singer_ids(shards: Shards, group: int, singers: Sequence[str]) -> np.ndarray:
+    """Singer id of each slice of a row group; int32 (rows,)."""
     names = shards.read_singers(group)
-    unknown = set(names) - set(ids)
-    if unknown:
+    unknown = set(names) - set(singers)
+    if singers and unknown:
         path = shards.paths[shards.groups[group].shard]
         raise UnknownSinger(f"{path}: singer {min(unknown)!r} is none of {', '.join(singers)}")
-    return [(mel, ids[name]) for mel, name in zip(mels, names, strict=True)]
-
-
-def _windows(shards: Shards, order: list[int], rows: int, singers: Sequence[str] = ()) -> Iterator[list[Item]]:
-    """Lists of at least ``rows`` slices, from whole row groups; views of them, so that nothing is held twice."""
-    window: list[Item] = []
-    for group in order:
-        window.extend(_slices(shards, group, singers))
-        if len(window) >= rows:
-            yield window
-            window = []
-    if window:
-        yield window
-
-
-def _mixed(windows: Iterator[list[Item]], rng: np.random.Generator) -> Iterator[Item]:
-    """The slices of each window in random order."""
-    for window in windows:
-        for i in rng.permutation(len(window)).tolist():
-            yield window[i]
-        window.clear()  # frees its memory before the next window is read
+    return ids_of(names, singers)
 
 
 def _batched(slices: Iterator[Item], normalisation: Normalisation, size: int) -> Iterator[Batch]:

@@ -10,6 +10,9 @@ weights serve three passes:
 Each tier after the first is conditioned on the earlier ones: the feature-extraction network reads their values, and its
 features are added to the inputs of the time-delayed and the frequency-delayed stack. A tier that knows singers embeds
 the singer and adds a projection of the embedding to the input of every stack.
+
+Unlike the paper's, a tier also has an embedding of each band, added to the inputs of the time-delayed and the
+frequency-delayed stack. Without it the stacks could tell bands apart only by counting steps.
 """
 
 from collections.abc import Callable
@@ -127,6 +130,11 @@ class Tier(backend.Model):
                 layer.build(self.hidden)
         for layer in (*self.conditions.values(), self.head):
             layer.build((None, self.hidden))
+        self.band_embedding = self.add_weight(
+            name="band_embedding",
+            shape=(2, self.bands, 1, self.hidden),  # of the time-delayed and of the frequency-delayed stack
+            initializer=keras.initializers.RandomNormal(stddev=0.1),
+        )
         if self.singers:
             self.embedding.build()
         self.built = True
@@ -141,7 +149,7 @@ class Tier(backend.Model):
         x = ops.transpose(inputs["x"], (1, 2, 0))  # (frames, bands, batch)
         by_time, whole = self._time_inputs(_one_frame_back(x), condition)
         one_band_down = ops.pad(x[:, :-1], ((0, 0), (1, 0), (0, 0)))
-        by_frequency = swap_axes(self._frequency_input(one_band_down, condition.get("frequency", 0.0)))
+        by_frequency = swap_axes(self._frequency_input(one_band_down, self._frequency_condition(condition)))
         delayed = swap_axes(by_time)  # (bands, frames, batch, hidden)
         for i, (time_layer, frequency_layer) in enumerate(zip(self.time_delayed, self.frequency_delayed, strict=True)):
             by_time = time_layer(by_time, delayed)
@@ -190,9 +198,14 @@ class Tier(backend.Model):
         From (frames, bands, batch) to (frames, bands, batch, hidden) and (frames, batch, hidden).
         """
         by_time = self.time_input(ops.expand_dims(one_frame_back, -1)) + condition.get("time", 0.0)
+        by_time = by_time + ops.convert_to_tensor(self.band_embedding)[0]
         if self.frame_input is None:
             return by_time, None
         return by_time, self.frame_input(ops.transpose(one_frame_back, (0, 2, 1))) + condition.get("frame", 0.0)
+
+    def _frequency_condition(self, condition: dict[str, Tensor]) -> Tensor:
+        """Features added to the input of the frequency-delayed stack, (frames or 1, bands, batch or 1, hidden)."""
+        return ops.expand_dims(ops.convert_to_tensor(self.band_embedding)[1], 0) + condition.get("frequency", 0.0)
 
     def _frequency_input(self, one_band_down: Tensor, condition: Tensor) -> Tensor:
         """Layer 0 of the frequency-delayed stack: (..., batch) to (..., batch, hidden)."""
@@ -230,7 +243,7 @@ class Tier(backend.Model):
         last_frame = ops.expand_dims(ops.transpose(state.frame), 0)  # (1, bands, batch)
         contexts, time_delayed, centralised = self._advance(last_frame, state, condition)
         by_band = ops.stack([context[0] for context in contexts], axis=1)
-        frame, parameters = self._bands(by_band, sample_fn, condition.get("frequency"))
+        frame, parameters = self._bands(by_band, sample_fn, self._frequency_condition(condition))
         return DecoderState(frame, time_delayed, centralised), parameters
 
     def _advance(
@@ -253,18 +266,16 @@ class Tier(backend.Model):
             contexts.append(context)
         return contexts, time_delayed, centralised
 
-    def _bands(self, contexts: Tensor, sample_fn: SampleFn, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _bands(self, contexts: Tensor, sample_fn: SampleFn, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Draw a frame from the lowest band up.
 
-        contexts (bands, layers, batch, hidden) and ``condition`` (1, bands or 1, batch, hidden) give the values (batch,
+        contexts (bands, layers, batch, hidden) and ``condition`` (1, bands, batch or 1, hidden) give the values (batch,
         bands) and their mixture parameters (batch, bands, 3 K).
         """
         batch = contexts.shape[2]
-        if condition is not None:
-            condition = ops.broadcast_to(condition[0], (self.bands, batch, self.hidden))
 
         def step(f: Tensor, value: Tensor, states: list[State], values: Tensor, parameters: Tensor) -> tuple:
-            x = self._frequency_input(value, 0.0 if condition is None else row(condition, f))
+            x = self._frequency_input(value, row(condition[0], f))
             context = row(contexts, f)
             after = []
             for i, layer in enumerate(self.frequency_delayed):

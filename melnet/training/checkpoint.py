@@ -1,7 +1,7 @@
 """The state of a training in one file, which is replaced at the end of every epoch.
 
 It carries a fingerprint of everything that the training depends on, and only a training with the same fingerprint
-continues from it. The order of the batches depends on the seed and the epoch's number alone, so a training that was
+continues from it. The windows of an epoch depend on the seed and the epoch's number alone, so a training that was
 killed ends with the weights that it would have had undisturbed.
 """
 
@@ -56,10 +56,16 @@ class Checkpoint(keras.callbacks.Callback):
         """The epoch with the lowest validation loss."""
         return min(self.history, key=lambda epoch: epoch["val_loss"])
 
-    def metrics(self) -> dict[str, float]:
-        """Number and losses of the best epoch."""
-        best = self.best_epoch
-        return {"best_epoch": best["epoch"], "loss": best["loss"], "val_loss": best["val_loss"]}
+    def finished(self, epochs: int, patience: int | None) -> bool:
+        """Whether ``epochs`` have run, or the last ``patience`` of them without a lower validation loss."""
+        run = len(self.history)
+        return run >= epochs or (patience is not None and run > 0 and run - self.best_epoch["epoch"] >= patience)
+
+    def metrics(self, epochs: int) -> dict[str, float]:
+        """Number and losses of the best epoch, and whether fewer than ``epochs`` have run."""
+        best, run = self.best_epoch, len(self.history)
+        losses = {name: best[name] for name in ("loss", "val_loss")}
+        return {"best_epoch": best["epoch"], **losses, "epochs": run, "stopped_early": run < epochs}
 
     def write_history(self, path: Path) -> None:
         """Write ``history`` as CSV, atomically: a row per epoch, a column per figure."""

@@ -43,7 +43,7 @@ class Cost:
 
 
 def cost(tier: Tier, batch_size: int, frames: int) -> Cost:
-    """Cost of a step on ``batch_size`` slices of ``frames`` frames.
+    """Cost of a step on ``batch_size`` windows of ``frames`` frames.
 
     A matrix of n weights that is applied to e vectors takes 2 n e operations forward and twice as many backward. For
     each vector a recurrent layer keeps its input and its states, and its gates unless they are recomputed; a dense
@@ -81,7 +81,7 @@ def cost(tier: Tier, batch_size: int, frames: int) -> Cost:
 def costs(
     config: ModelConfig, tiers: Mapping[str, TierConfig], batch_size: int, recompute: bool = False
 ) -> dict[str, Cost]:
-    """Cost of each tier of a model, by its name."""
+    """Cost of each tier of a model, by its name, for windows of ``config.frames`` frames."""
     found = {}
     for name in config.tiers:
         frames = shape(*config.tier_index(name), config.frames, config.mel.n_mels).frames

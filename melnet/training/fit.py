@@ -9,7 +9,7 @@ from keras import ops
 
 from melnet import backend
 from melnet.backend import Tensor
-from melnet.data.dataset import Batch, Normalisation, ProcessShard, batches, shuffled_batches, steps_per_epoch
+from melnet.data.dataset import Batch, Normalisation, ProcessShard, TrainingWindows, batches, steps_per_epoch
 from melnet.data.shards import Shards
 from melnet.model.mixture import MixtureLoss, negative_log_likelihood
 from melnet.model.multiscale import TierIndex, inputs_and_target
@@ -29,6 +29,12 @@ class TrainConfig:
 
     epochs: int
     batch_size: int
+    window_frames: int = 50
+    """frames of a training window"""
+    windows_per_epoch: int = 640
+    """a multiple of ``batch_size``"""
+    patience: int | None = None
+    """epochs without a lower validation loss after which training ends; None: never"""
     learning_rate: float = 7e-4
     """of RMSprop, in the first epoch"""
     momentum: float = 0.9
@@ -41,30 +47,47 @@ class TrainConfig:
     recompute: bool = False
     """compute the gates again in the backward pass, see :class:`melnet.model.tier.Tier`"""
     seed: int = 1
-    """of the initial weights and of the order of the slices"""
+    """of the initial weights and of the windows"""
+
+    def __post_init__(self) -> None:
+        if self.windows_per_epoch % self.batch_size:
+            raise ValueError(f"windows_per_epoch: {self.windows_per_epoch} is no multiple of {self.batch_size} windows")
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.windows_per_epoch // self.batch_size
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The slices that a tier is trained on, and the tier's part in them."""
+    """The slices that a tier is trained and validated on, and the tier's part in them."""
 
     train: Shards
     valid: Shards
     normalisation: Normalisation
     index: TierIndex = TierIndex(1, 1)  # noqa: RUF009  # immutable
-    """index of the tier; the shards hold whole slices, of which the tier takes its part"""
+    """index of the tier; the shards hold whole spectrograms, of which the tier takes its part"""
     singers: Sequence[str] = ()
     """names whose positions are the singer ids"""
     process_shard: ProcessShard = ProcessShard()  # noqa: RUF009  # immutable
     """this process' rows of every batch, where several processes train together"""
 
-    def train_batches(self, config: TrainConfig, epoch: int) -> Iterator[tuple[Any, Any, Any]]:
-        """Inputs, target and weights of the training batches, endlessly, from an epoch (counted from 0) on."""
-        return self._targets(
-            shuffled_batches(
-                self.train, self.normalisation, config.batch_size, self.singers, seed=config.seed, first_epoch=epoch
-            )
-        )
+    def windows(self, config: TrainConfig) -> TrainingWindows:
+        """The windows of the train split.
+
+        Raises
+        ------
+        WindowTooLong
+            No stretch of a recording has ``config.window_frames`` frames.
+        """
+        return TrainingWindows(self.train, config.window_frames, self.singers)
+
+    def train_batches(
+        self, windows: TrainingWindows, config: TrainConfig, epoch: int
+    ) -> Iterator[tuple[Any, Any, Any]]:
+        """Inputs, target and weights of the training batches of an epoch, counted from 0."""
+        size, steps = config.batch_size, config.steps_per_epoch
+        return self._targets(windows.batches(self.normalisation, size, steps, seed=config.seed, epoch=epoch))
 
     def valid_batches(self, config: TrainConfig) -> Iterator[tuple[Any, Any, Any]]:
         """Inputs, target and weights of the validation batches, once."""
@@ -110,7 +133,10 @@ def fit(
     checkpoint: Checkpoint,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> None:
-    """Train a tier for ``config.epochs`` epochs, from the checkpoint on; the tier ends with the best epoch's weights.
+    """Train a tier from the checkpoint on; the tier ends with the best epoch's weights.
+
+    Training ends after ``config.epochs`` epochs, or earlier after ``config.patience`` epochs without a lower validation
+    loss.
 
     A tier that was built inside :func:`melnet.training.devices.on_all_devices` divides every batch among the devices,
     which changes results by rounding only.
@@ -119,6 +145,8 @@ def fit(
     ------
     TrainingDiverged
         The loss became infinite or NaN.
+    WindowTooLong
+        No stretch of a recording has ``config.window_frames`` frames.
     """
     from melnet.training import devices  # here, since no result depends on it, and so no stage does
 
@@ -126,20 +154,29 @@ def fit(
     if devices.is_distributed(tier):
         devices.share_training(tier)
     checkpoint.restore(tier)
-    if (first := len(checkpoint.history)) < config.epochs:
-        steps, valid_steps = (steps_per_epoch(len(split), config.batch_size) for split in (data.train, data.valid))
+
+    def stop_if_finished(epoch: int, logs: dict[str, float]) -> None:
+        tier.stop_training = checkpoint.finished(config.epochs, config.patience)
+
+    if not checkpoint.finished(config.epochs, config.patience):
+        windows, valid_steps = data.windows(config), steps_per_epoch(len(data.valid), config.batch_size)
         tier.fit(
-            # The epoch that the checkpoint has not finished yet.
-            ReplayableStream(lambda: data.train_batches(config, len(checkpoint.history)), steps),
+            ReplayableStream(
+                # The epoch that the checkpoint has not finished yet.
+                lambda: data.train_batches(windows, config, len(checkpoint.history)),
+                config.steps_per_epoch,
+            ),
             shuffle=False,
             validation_data=ReplayableStream(lambda: data.valid_batches(config), valid_steps),
-            initial_epoch=first,
+            initial_epoch=len(checkpoint.history),
             epochs=config.epochs,
             verbose=0,
             callbacks=[
                 StopAtNaN("lower train.learning_rate or train.clip_norm"),
                 keras.callbacks.LearningRateScheduler(lambda epoch, _: learning_rate(config, epoch)),
                 checkpoint,
+                # After `checkpoint`. keras.callbacks.EarlyStopping would count afresh in a training that continues.
+                keras.callbacks.LambdaCallback(on_epoch_end=stop_if_finished),
                 # After `checkpoint`, which thus finds the averaged weights in the model at the end of a validation.
                 keras.callbacks.SwapEMAWeights(),
                 *callbacks,

@@ -1,4 +1,4 @@
-"""What every training with Keras' ``fit`` needs here: a stream of batches that starts over, and an end at NaN."""
+"""Parts that every training with Keras' ``fit`` shares: a stream of batches that starts over, and an end at NaN."""
 
 import itertools
 import threading

@@ -20,7 +20,7 @@ LONGEST_SUBFRAME = 0.012  # s; spectral envelopes change from one subframe to th
 
 @dataclass(frozen=True)
 class VocoderConfig:
-    """What a vocoder was trained for, and its size; the content of ``vocoder.json``.
+    """Spectrograms and singers that a vocoder was trained for, and its size; the content of ``vocoder.json``.
 
     >>> config = VocoderConfig(MelSpec(), Normalisation.identity(32), singers=[], hidden=160, blocks=5)
     >>> config.subframes, config.subframe_hop, config.window, config.n_fft, config.context

@@ -1,4 +1,4 @@
-"""What a vocoder is trained on: runs of neighbouring slices of one split, with their audio and pitch."""
+"""Training data of a vocoder: runs of neighbouring slices of one split, with their audio and pitch."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor

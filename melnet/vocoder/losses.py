@@ -1,4 +1,4 @@
-"""What the two networks of a vocoder are trained to minimise; a loss per item of the batch."""
+"""Losses of the two networks of a vocoder, one value per item of the batch."""
 
 import keras
 import numpy as np

@@ -1,14 +1,13 @@
 """Log-mel spectrograms to audio with a trained vocoder, at once or as a stream."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import scipy.fft
 from keras import ops
 
 from melnet.audio.mel import MelSpec, filterbank
-from melnet.audio.spectrogram import frame_signal, hann_window
+from melnet.audio.spectrogram import frame_signal, hann_window, mel_power
 from melnet.backend import compiled
 from melnet.vocoder.config import VocoderConfig
 from melnet.vocoder.decoding import LAG, PitchDecoder
@@ -106,7 +105,7 @@ class VocoderStream:
         """Take further frames (items, frames, bands); give the samples (items, samples) that are complete."""
         if self._finished:
             raise ValueError("the stream is finished")
-        _check(log_mels)
+        mel_power(log_mels, self._mel)  # raises for values that cannot be used
         self._pushed += log_mels.shape[1]
         self._frames.append(np.maximum(log_mels, self._mel.log_floor).astype(np.float32))
         return self._advance()
@@ -268,9 +267,10 @@ class _Correction:
 
     def _step(self, frames: np.ndarray, log_mels: np.ndarray) -> np.ndarray:
         mel = self._mel
-        filters, bins = filterbank(mel)
-        shares = filters / np.maximum(filters.sum(axis=0), np.finfo(np.float32).tiny)
-        wanted = np.where(log_mels > mel.log_floor, np.exp(log_mels), np.float32(0))
+        bank = filterbank(mel)
+        filters, bins = bank
+        shares = bank.shares
+        wanted = mel_power(log_mels, mel)
         spectrum = scipy.fft.rfft(frames, axis=-1)
         covered = spectrum[..., bins]
         present = (np.square(covered.real) + np.square(covered.imag)) @ filters.T
@@ -306,11 +306,3 @@ class _Buffer:
         first, last = span.start - self.start, span.stop - self.start
         assert 0 <= first <= last <= self._values.shape[1], (span, self.start, self.stop)
         return self._values[:, first:last]
-
-
-def _check(log_mels: np.ndarray) -> None:
-    with np.errstate(over="ignore"):
-        powers: Any = np.exp(log_mels, dtype=np.float32)
-    bad = ~np.isfinite(log_mels).all(axis=(1, 2)) | ~np.isfinite(powers).all(axis=(1, 2))
-    if bad.any():
-        raise ValueError(f"log_mels: item {int(np.argmax(bad))} holds values that are not finite or are far too large")

@@ -9,9 +9,11 @@ from melnet.audio.integrity import NotAudio, UnusableAudio
 from stages.corpus.files import UNREADABLE, Found, as_unicode, output_names, singer, walk
 from stages.corpus.manifest import Row
 from stages.corpus.remote import is_url, on_disk, walk_url
+from stages.parameters import Downsample
 
 # Hz; a lower rate comes from a damaged header, and resampling would turn a few bytes into an hour of noise.
 MIN_SOURCE_RATE = 1000
+SKETCH = "sketch"  # key of a row that the manifest does not have
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Job:
     singer: str | None
     sample_rate: int  # Hz of the result
     min_seconds: float  # shorter recordings are rejected
+    max_pause_seconds: float | None  # longer pauses are cut to this length
 
 
 def find(corpus: str) -> list[Found]:
@@ -34,16 +37,33 @@ def find(corpus: str) -> list[Found]:
     return sorted(found, key=lambda item: as_unicode(item.path))
 
 
-def jobs(found: list[Found], corpus: str, folder: Path, sample_rate: int, min_seconds: float) -> Iterator[Job]:
+def jobs(found: list[Found], corpus: str, folder: Path, settings: Downsample) -> Iterator[Job]:
     """Yield a job for each file found in the corpus, to be converted into ``folder``."""
     for item, output in zip(found, output_names([item.path for item in found]), strict=True):
-        source = f"{corpus.rstrip('/')}/{item.path}" if is_url(corpus) else Path(corpus).absolute() / item.path
-        name, who = as_unicode(item.path), singer(item.path)
-        yield Job(source, name, item.problem, folder.absolute(), output, who, sample_rate, min_seconds)
+        yield Job(
+            source_of(item, corpus),
+            as_unicode(item.path),
+            item.problem,
+            folder.absolute(),
+            output,
+            singer(item.path),
+            settings.sample_rate,
+            settings.min_seconds,
+            settings.max_pause_seconds,
+        )
+
+
+def source_of(item: Found, corpus: str) -> Path | str:
+    """Where a file of the corpus is: an absolute path, or a URL."""
+    return f"{corpus.rstrip('/')}/{item.path}" if is_url(corpus) else Path(corpus).absolute() / item.path
 
 
 def convert_file(job: Job) -> Row:
-    """Convert one file; return its row of the manifest, with the reason if the file is rejected."""
+    """Convert one file; return its row of the manifest, with the reason if the file is rejected.
+
+    The row of a file that is used also has its :class:`melnet.audio.sketch.Sketch`, which
+    :func:`stages.corpus.duplicates.mark_duplicates` takes out.
+    """
     row = {"path": job.name, "singer": job.singer}
     try:
         if job.problem is not None:
@@ -67,14 +87,26 @@ def _convert(job: Job, path: Path) -> Row:
     # The folder itself is never made: if it is gone, the stage has ended and nobody will use the result.
     for parent in reversed(PurePosixPath(job.output).parents[:-1]):
         (job.folder / parent).mkdir(exist_ok=True)
-    levels = convert(source, job.folder / job.output, job.sample_rate)
+    target = job.folder / job.output
+    converted = convert(source, target, job.sample_rate, job.max_pause_seconds)
+    seconds, levels = converted.samples / job.sample_rate, converted.levels
+    if converted.cuts and seconds < job.min_seconds:
+        target.unlink()
+        least = f"downsample.min_seconds {job.min_seconds}"
+        raise UnusableAudio(f"shorter than {least} without its pauses: {seconds:.3f} s")
     return {
         "output": job.output,
         "source_rate": source.sample_rate,
         "channels": source.channels,
         "seconds_in": source.seconds,
-        "seconds_out": levels.samples / job.sample_rate,
+        "seconds_out": seconds,
+        "seconds_removed": (levels.samples - converted.samples) / job.sample_rate,
+        "pauses": [
+            {"start": cut.start / job.sample_rate, "seconds": (cut.stop - cut.start) / job.sample_rate}
+            for cut in converted.cuts
+        ],
         "peak": levels.peak,
         "rms": levels.rms,
         "gain": levels.gain,
+        SKETCH: converted.sketch,
     }

@@ -34,7 +34,7 @@ LOOK_SECONDS = 5.0  # between two looks at the cluster's workers
 
 @dataclass(frozen=True)
 class Installation:
-    """What the result of a piece of work depends on besides its item."""
+    """Everything besides its item that the result of a piece of work depends on."""
 
     versions: tuple[str, ...]
     code: str  # digest of the project's modules

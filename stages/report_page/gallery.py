@@ -1,5 +1,6 @@
 """The tracks that the report plays: samples, and recordings of the test split with their copy synthesis."""
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from stages.report_page.player_assets import (
 )
 
 GRIFFIN_LIM_SAMPLES = SAMPLES / "griffin-lim"  # only where the samples themselves are by the vocoder
+NEAREST = SAMPLES / "nearest.json"
 OUTLINE_BINS = 300
 VOCODER, GRIFFIN_LIM = "vocoder", "Griffin-Lim"  # versions
 
@@ -40,7 +42,7 @@ Invert = Callable[[list[Passage]], np.ndarray]
 class Piece:
     """Audio and the spectrogram to show for it."""
 
-    group: str  # generated or recorded
+    group: str  # generated, nearest or recorded
     title: str  # shared by all versions of the piece
     version: str  # by what it was made audible, or what else tells it from the others
     slug: str  # stem of its files' names
@@ -61,9 +63,15 @@ class Track:
 
 
 def pieces(settings: Generate, recordings: int, test: Shards, vocoder: Invert | None) -> list[Piece]:
-    """All samples, then recordings and copies; raise :class:`StageError` if samples or recordings are missing."""
+    """Samples, the passage nearest to the train split, recordings and their copies.
+
+    Raises
+    ------
+    StageError
+        The samples or recordings are missing.
+    """
     found = passages(test, recordings, settings.frames)
-    return [*_samples(), *_recorded(found, settings, test.spec.mel, vocoder)]
+    return [*_samples(), *_nearest(), *_recorded(found, settings, test.spec.mel, vocoder)]
 
 
 def by_vocoder() -> bool:
@@ -102,6 +110,25 @@ def _samples() -> Iterator[Piece]:
         if (SAMPLES / f"{joined}.wav").is_file():
             signal = read_mono(SAMPLES / f"{joined}.wav")
             yield Piece("generated", title, "with its prime", joined, signal, _with_prime(signal, sampled, mel), None)
+
+
+def _nearest() -> Iterator[Piece]:
+    """A passage of a sample and the passage of the train split that it is nearest to, if ``generate`` found them."""
+    if not NEAREST.is_file():
+        return
+    pair = json.loads(NEAREST.read_text(encoding="utf-8"))
+    mel = Samples.read(SPECTROGRAMS).mel
+    samples = (pair["frames"] - 1) * mel.hop_length
+    outputs = {row["path"]: row["output"] for row in read_manifest(CLEAN)}
+    for name, frame, file in (
+        (pair["sample"], pair["sample_frame"], SAMPLES / f"{pair['sample']}.wav"),
+        (pair["recording"], pair["recording_frame"], CLEAN / outputs[pair["recording"]]),
+    ):
+        start = frame * mel.hop_length
+        signal = read_mono(file, start, samples)
+        version = f"{name} at {start / mel.sample_rate:.1f} s"
+        slug = "nearest-sample" if name == pair["sample"] else "nearest-recording"
+        yield Piece("nearest", "Nearest passages", version, slug, signal, log_mel(signal, mel), None)
 
 
 def _with_prime(signal: np.ndarray, sampled: np.ndarray, mel: MelSpec) -> np.ndarray:

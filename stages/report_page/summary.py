@@ -10,7 +10,7 @@ from melnet.data.shards import Shards
 from stages.corpus.manifest import read_manifest
 from stages.paths import CLEAN
 
-REJECTS_LISTED = 200
+UNUSED_LISTED = 200
 LEVEL_STEP = 3  # dB of a bar
 Better: TypeAlias = Literal["lower", "higher"] | None
 
@@ -47,11 +47,25 @@ METRICS = {
     "nll": Metric("model, test split, nats per element", "lower"),
     "baseline_band_nll": Metric("independent mixture of Gaussians per band, no context"),
     "baseline_previous_frame_nll": Metric("linear regression on the previous frame"),
+    "baseline_linear_nll": Metric("linear regression on three frames and the lower bands"),
     "nll_above_floor": Metric("model, without the elements on the log floor", "lower"),
     "baseline_band_nll_above_floor": Metric("mixture per band, without the floor"),
-    "baseline_previous_frame_nll_above_floor": Metric("regression, without the floor"),
+    "baseline_previous_frame_nll_above_floor": Metric("regression on the previous frame, without the floor"),
+    "baseline_linear_nll_above_floor": Metric("regression on three frames and the lower bands, without the floor"),
+    "nll_log_mel": Metric("model, in units of the log-mel before normalisation, to compare corpora", "lower"),
+    "baseline_linear_nll_log_mel": Metric("regression on three frames and the lower bands, in these units"),
+    "nll_train": Metric("model, random windows of the train split; far below nll, it shows over-fitting"),
     "tiers": Metric("model, of the elements that this tier models", "lower"),
     "floored": Metric("share of elements on the log floor (silence)"),
+    "mmd.value": Metric("MMD of windows of samples from windows of the test split, times 100; 0 if alike", "lower"),
+    "mmd.low": Metric("5th percentile of it"),
+    "mmd.high": Metric("95th percentile of it"),
+    "precision": Metric("share of sample windows near to a window of the test split", "higher"),
+    "recall": Metric("share of test windows near to a sample window", "higher"),
+    "coverage": Metric("share of test windows with a sample window among their nearest", "higher"),
+    "memorised.ratio": Metric("distance of samples to the train split by that of test recordings, median"),
+    "memorised.ratio_low": Metric("the same, 5th percentile; far below 1: learnt by heart"),
+    "memorised.nearest": Metric("distance of the nearest passage of a sample to the train split"),
     "frechet": Metric("Fréchet distance of generated frames from the test split", "lower"),
     "frechet_train": Metric("Fréchet distance of the train split from the test split"),
     "frechet_band_baseline": Metric("Fréchet distance of samples of the mixture per band from the test split"),
@@ -77,6 +91,19 @@ METRICS |= {
     }.items()
 }
 METRICS |= {
+    f"{name}.{part}.{figure}": Metric(
+        f"{what} told from the test split by {by}{suffix}",
+        "lower" if (name, figure) == ("told_apart", "mean") else None,
+    )
+    for name, what in (
+        ("told_apart", "samples"),
+        ("told_apart_train", "train recordings"),
+        ("told_apart_noise", "noise"),
+    )
+    for part, by in {"windows": "windows of 1 s", "patches": "patches of 0.2 s"}.items()
+    for figure, suffix in (("mean", ", share right; 0.5 is guessing"), ("spread", ", spread over folds"))
+}
+METRICS |= {
     f"{split}.{inversion}.{name}": Metric(f"copy by {by}, {of} split: {meaning}", better)
     for split, of in {"valid": "validation", "test": "test"}.items()
     for inversion, by in {"vocoder": "the vocoder", "griffin-lim": "Griffin-Lim"}.items()
@@ -95,17 +122,20 @@ def meanings(names: Iterable[str]) -> dict[str, Metric]:
 
 
 def corpus(shards: dict[str, Shards]) -> dict[str, Any]:
-    """Lengths, rejects, levels and split of the corpus."""
+    """Lengths, unused files, levels and split of the corpus."""
     rows = read_manifest(CLEAN)
     used = [row for row in rows if row["status"] == "ok"]
-    rejected = [row for row in rows if row["status"] != "ok"]
+    unused = [row for row in rows if row["status"] != "ok"]
     return {
         "recordings": len(used),
         "hours": sum(row["seconds_out"] for row in used) / 3600,
         "rates": sorted({row["source_rate"] for row in used}),
         "attenuated": sum(row["gain"] < 1 for row in used),
-        "rejected": [(row["path"], row["reason"]) for row in rejected[:REJECTS_LISTED]],
-        "rejected_count": len(rejected),
+        "removed_hours": sum(row["seconds_removed"] for row in used) / 3600,
+        "unused": [(row["path"], row["reason"]) for row in unused[:UNUSED_LISTED]],
+        "unused_count": len(unused),
+        "rejected_count": sum(row["status"] == "rejected" for row in rows),
+        "duplicate_count": sum(row["status"] == "duplicate" for row in rows),
         "rms": histogram([decibels(row["rms"]) for row in used]),
         "peak": histogram([decibels(row["peak"]) for row in used]),
         "split": _split(shards),

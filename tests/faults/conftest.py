@@ -25,9 +25,9 @@ SMALL = {
     "demo": {"minutes": 1.2, "files": 6},
     "slice": {"frames": 20, "block_seconds": 3.0, "shard_rows": 40},
     "model": {"num_components": 2, "tiers": {"tier-1": {"layers": 1, "hidden": 8}}},
-    "train": {"epochs": 8, "batch_size": 4, "lr_halving_epochs": 2},
+    "train": {"window_frames": 20, "windows_per_epoch": 136, "epochs": 8, "batch_size": 4, "lr_halving_epochs": 2},
     "vocoder": {"pitch_steps": 2, "envelope_steps": 2, "hidden": 8, "blocks": 1},
-    "generate": {"count": 2, "frames": 30, "griffin_lim_iterations": 2},
+    "generate": {"count": 2, "frames": 30, "measured": 0, "griffin_lim_iterations": 2},
 }
 ENVIRONMENT = {
     **os.environ,

@@ -123,12 +123,12 @@ def test_damaged_recordings(tmp_path, batch):
     assert sorted(os.listdir(tmp_path)) == ["data", "params.yaml", "recordings"]  # noqa: PTH208  # names
     rows = {row["path"]: row for row in pq.read_table(tmp_path / "data/24k/manifest.parquet").to_pylist()}
     assert rows.keys() == {*origins, "whole"}
-    assert rows["whole"]["status"] == "ok"
+    assert rows["whole"]["status"] != "rejected"  # a duplicate, if damage to another file spared its samples
     taken = 0
     for name, (index, content) in origins.items():
         row = rows[name]
-        assert (row["status"] == "rejected") == bool(row["reason"])
-        if row["status"] == "rejected":
+        assert (row["status"] == "ok") != bool(row["reason"])
+        if row["status"] != "ok":
             assert "\n" not in row["reason"]
             continue
         taken += 1

@@ -29,12 +29,14 @@ SMALL = {
     "demo.minutes": 0.6,
     "demo.files": 2,
     "model.tiers": {"tier-1": {"layers": 1, "hidden": 8}},
+    "train.windows_per_epoch": 32,
     "train.epochs": 2,
     "vocoder.pitch_steps": 2,
     "vocoder.envelope_steps": 2,
     "vocoder.hidden": 8,
     "vocoder.blocks": 1,
     "generate.count": 2,
+    "generate.measured": 0,
     "generate.frames": 20,
 }
 pytestmark = [pytest.mark.host, pytest.mark.timeout(900)]

@@ -53,6 +53,14 @@ def test_shape_and_variety(samples):
     assert samples.std(axis=0).min() > 0.01
 
 
+def test_draws_near_the_floor_lie_on_it_in_bands_that_reach_it(tiers, samples):
+    floor = np.where(np.arange(BANDS) < 3, LOW, LOW - 1).astype(np.float32)
+    found = Sampler(tiers, LOW, HIGH, floor=floor).sample(40, 8, seed=5)
+    near = found < LOW + 0.06
+    assert (found == LOW)[..., :3].any() and (near & (found > LOW))[..., 3:].any()
+    np.testing.assert_array_equal(near[..., :3], (found == LOW)[..., :3])
+
+
 def test_seed_decides(sampler, samples):
     np.testing.assert_array_equal(sampler.sample(3, 7, seed=5), samples)
     assert (sampler.sample(3, 7, seed=6) != samples).mean() > 0.9

@@ -19,9 +19,9 @@ ROOT = Path(__file__).parents[2]
 SMALL = {
     "slice": {"frames": 10},
     "model": {"num_components": 2, "tiers": {"tier-1": {"layers": 1, "hidden": 6}}},
-    "train": {"epochs": 2, "batch_size": 8},
+    "train": {"window_frames": 10, "windows_per_epoch": 40, "epochs": 2, "batch_size": 8},
     "vocoder": {"pitch_steps": 2, "envelope_steps": 2, "hidden": 8, "blocks": 1},
-    "generate": {"count": 2, "frames": 12, "griffin_lim_iterations": 2},
+    "generate": {"count": 2, "frames": 12, "measured": 0, "griffin_lim_iterations": 2},
 }
 
 

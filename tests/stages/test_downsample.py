@@ -36,9 +36,9 @@ def run(corpus, **settings):
     return {row["path"]: row for row in pq.read_table(OUTPUT / MANIFEST).to_pylist()}
 
 
-def tone(path, *, seconds=1.0, sample_rate=24000, channels=1, level=0.5, subtype=None):
+def tone(path, *, seconds=1.0, sample_rate=24000, channels=1, level=0.5, subtype=None, hz=440.0):
     path.parent.mkdir(parents=True, exist_ok=True)
-    wave = level * np.sin(2 * np.pi * 440 * np.arange(int(seconds * sample_rate)) / sample_rate)
+    wave = level * np.sin(2 * np.pi * hz * np.arange(int(seconds * sample_rate)) / sample_rate)
     soundfile.write(path, np.repeat(wave[:, None], channels, axis=1), sample_rate, subtype)
 
 
@@ -74,7 +74,10 @@ def test_recordings_of_all_kinds(corpus, capsys):
     }
     first, last = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"7 files below .+, to mono FLAC at 24000 Hz", first)
-    told = "6 files used, 0 rejected, 1 others skipped: 0.00 h in, 0.00 h out, in data/24k"
+    told = (
+        "6 files used, 0 rejected, 0 duplicates, 1 others skipped: "
+        "0.00 h in, 0.0 min of pauses removed, 0.00 h out, in data/24k"
+    )
     assert last.rpartition("; ")[0] == told
 
 
@@ -117,7 +120,7 @@ def test_what_cannot_be_used_is_listed_and_the_rest_goes_on(corpus, capsys):
 
 def test_too_many_rejected_files_fail_the_stage_with_the_list(corpus):
     for number in range(2):
-        tone(corpus / f"good {number}.wav")
+        tone(corpus / f"good {number}.wav", hz=440 + number)
         (corpus / f"bad {number}.wav").write_text("not a recording")
         (corpus / f"note {number}.txt").write_text("a note")
     assert len(run(corpus, max_rejected=0.5)) == 6
@@ -205,6 +208,75 @@ def test_same_stem_twice(corpus):
     }
 
 
+def sung(path, *parts, sample_rate=24000, **options):
+    """Write a recording of tones, each of so many seconds, and pauses, of so many seconds below zero."""
+    pieces = [np.sin(np.arange(int(seconds * sample_rate)) * hz) for hz, seconds in enumerate(map(abs, parts), start=1)]
+    signal = np.concatenate([0.4 * piece * (part > 0) for part, piece in zip(parts, pieces, strict=True)])
+    soundfile.write(path, signal, sample_rate, **options)
+    return signal
+
+
+def test_pauses_are_shortened_and_the_manifest_says_where(corpus, capsys):
+    sung(corpus / "a.wav", -1, 2, -3, 1, -0.4, 1, -2)
+    soundfile.write(corpus / "b.wav", 0.1 * np.random.default_rng(0).standard_normal(24000), 24000)
+    rows = run(corpus)
+    row = rows["a.wav"]
+    assert row["seconds_in"] == pytest.approx(row["seconds_out"] + row["seconds_removed"]) == 10.4
+    assert row["seconds_removed"] == pytest.approx(0.75 + 2.5 + 1.75, abs=0.05)
+    starts, lengths = zip(*((pause["start"], pause["seconds"]) for pause in row["pauses"]), strict=True)
+    assert starts == pytest.approx((0, 3.25, 8.65), abs=0.02)
+    assert lengths == pytest.approx((0.75, 2.5, 1.75), abs=0.03)
+    assert soundfile.info(OUTPUT / "a.flac").frames == round(row["seconds_out"] * 24000)
+    assert (rows["b.wav"]["seconds_removed"], rows["b.wav"]["pauses"]) == (0, [])
+    assert "0.1 min of pauses removed" in capsys.readouterr().out
+    rows = run(corpus, max_pause_seconds=None)
+    assert (rows["a.wav"]["seconds_out"], rows["a.wav"]["pauses"]) == (10.4, [])
+
+
+def test_the_least_length_is_that_without_pauses(corpus):
+    sung(corpus / "a.wav", 5)
+    sung(corpus / "b.wav", -2, 0.1, -2)
+    rows = run(corpus, min_seconds=1.0, max_pause_seconds=0.3)
+    reason = rows["b.wav"]["reason"]
+    assert re.fullmatch(r"shorter than downsample\.min_seconds 1\.0 without its pauses: 0\.4\d\d s", reason)
+    assert sorted(path.name for path in OUTPUT.iterdir()) == ["a.flac", MANIFEST]
+
+
+def test_a_recording_that_is_there_twice_is_used_once(corpus, capsys):
+    for folder in ("a", "copies"):
+        (corpus / folder).mkdir()
+    signal = sung(corpus / "a/song.wav", 2, -3, 1, sample_rate=44100, subtype="PCM_24")
+    soundfile.write(corpus / "copies/song.flac", 0.25 * signal, 44100, "PCM_16")
+    soundfile.write(corpus / "copies/song.aiff", signal, 44100, "PCM_24")
+    shutil.copy(corpus / "a/song.wav", corpus / "z.wav")
+    soundfile.write(corpus / "backwards.wav", signal[::-1], 44100)
+    (corpus / "bad.wav").write_text("not a recording")
+    rows = run(corpus, max_rejected=0.2)  # 1 of 6 recordings
+    assert {path: row["status"] for path, row in rows.items()} == {
+        "a/song.wav": "ok",
+        "backwards.wav": "ok",
+        "bad.wav": "rejected",
+        "copies/song.aiff": "duplicate",
+        "copies/song.flac": "duplicate",
+        "z.wav": "duplicate",
+    }
+    assert rows["copies/song.flac"] == dict.fromkeys(SCHEMA.names) | {
+        "path": "copies/song.flac",
+        "singer": "copies",
+        "status": "duplicate",
+        "reason": "same recording as a/song.wav",
+    }
+    assert sorted(path.relative_to(OUTPUT).as_posix() for path in OUTPUT.rglob("*")) == [
+        "a",
+        "a/song.flac",
+        "backwards.flac",
+        MANIFEST,
+    ]
+    captured = capsys.readouterr()
+    assert "2 files used, 1 rejected, 3 duplicates, 0 others skipped" in captured.out
+    assert "duplicates:\n  copies/song.aiff: same recording as a/song.wav\n" in captured.err
+
+
 def test_a_file_that_must_not_be_read(corpus, monkeypatch):
     tone(corpus / "a.wav")
 
@@ -212,5 +284,5 @@ def test_a_file_that_must_not_be_read(corpus, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", deny)
-    row = convert_file(Job(corpus / "a.wav", "a.wav", None, Path("out"), "a.flac", None, 24000, 0.5))
+    row = convert_file(Job(corpus / "a.wav", "a.wav", None, Path("out"), "a.flac", None, 24000, 0.5, None))
     assert (row["status"], row["reason"]) == ("rejected", "cannot be read: Permission denied")

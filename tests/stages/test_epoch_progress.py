@@ -21,9 +21,9 @@ def clock(monkeypatch):
     return clock
 
 
-def train(name, clock, epochs, steps, first_step, step, validation, first_epoch=0):
+def train(name, clock, epochs, steps, first_step, step, validation, first_epoch=0, **options):
     """Call what Keras calls, with the seconds that each part takes."""
-    shown = EpochProgress(name)
+    shown = EpochProgress(name, **options)
     shown.set_params({"epochs": epochs, "steps": steps, "verbose": 0})
     shown.on_train_begin()
     for epoch in range(first_epoch, epochs):
@@ -62,6 +62,11 @@ def test_a_long_epoch_has_a_line_every_minute_with_the_time_left(capsys, clock):
 def test_epochs_of_one_step(capsys, clock):
     train("tier-1", clock, epochs=2, steps=1, first_step=3, step=2, validation=1)
     assert capsys.readouterr().out.splitlines()[0].endswith("3 s per step, 00:04 left")
+
+
+def test_the_time_left_is_an_upper_bound_where_training_may_stop_early(capsys, clock):
+    train("tier-1", clock, epochs=3, steps=4, first_step=20, step=2, validation=4, may_stop_early=True)
+    assert capsys.readouterr().out.splitlines()[0].endswith("2 s per step, at most 00:24 left")
 
 
 def test_a_terminal_gets_a_bar_over_all_that_is_left(capsys, clock, monkeypatch):

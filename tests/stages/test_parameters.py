@@ -51,9 +51,13 @@ def test_the_projects_own_parameters_are_valid_and_immutable():
         ("train", "learning_rate", "fast"),
         ("train", "learning_rate", float("nan")),
         ("train", "momentum", 1.0),
+        ("train", "window_frames", 0),
+        ("train", "windows_per_epoch", 0),
+        ("train", "patience", 0),
         ("train", "lr_halving_epochs", 0),
         ("train", "ema_decay", 1.0),
         ("train", "epochs", None),
+        ("downsample", "max_pause_seconds", 0.0),
         ("downsample", "max_rejected", 1.5),
         ("generate", "temperature", -0.1),
         ("generate", "top_components", 0),
@@ -106,6 +110,20 @@ def test_sizes_that_the_tiers_cannot_divide_are_refused(tmp_path, count, frames,
     changes = {"model": {"tiers": tiers(count)}, "slice": {"frames": frames}, "mel": {"n_mels": bands}}
     with pytest.raises(ParamsError, match=message):
         load_params(edit_params(tmp_path, changes))
+
+
+def test_windows_that_the_tiers_cannot_divide_are_refused(tmp_path):
+    changes = {"model": {"tiers": tiers(4)}, "slice": {"frames": 52}, "train": {"window_frames": 50}}
+    message = r"train\.window_frames: 50 is no multiple of 4, as 4 tiers need; the nearest: 48 or 52"
+    with pytest.raises(ParamsError, match=message):
+        load_params(edit_params(tmp_path, changes))
+
+
+@pytest.mark.parametrize(("windows", "nearest"), [(650, "640 or 656"), (7, "16")])
+def test_an_epoch_that_is_no_whole_number_of_batches_is_refused(tmp_path, windows, nearest):
+    message = rf"train\.windows_per_epoch: {windows} is no multiple of train\.batch_size: 16; the nearest: {nearest}$"
+    with pytest.raises(ParamsError, match=message):
+        load_params(edit_params(tmp_path, {"train": {"windows_per_epoch": windows, "batch_size": 16}}))
 
 
 def test_one_singer_for_each_sample(tmp_path):

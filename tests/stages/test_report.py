@@ -24,7 +24,9 @@ from melnet.data.shards import Shards
 from melnet.saved import load_config, save_config
 from melnet.vocoder.saved import load_vocoder
 from stages.command import StageError
+from stages.corpus.manifest import read_manifest, write_manifest
 from stages.parameters import load_params
+from stages.paths import CLEAN
 from stages.report import PAGE, report
 from stages.report_page.versions import flat
 from tests.params_file import edit_params
@@ -143,6 +145,28 @@ def test_each_passage_is_copied_with_its_own_singer(run, monkeypatch):
 def griffin_lim(run):
     """Parameters with which the vocoder is not asked."""
     return run.model_copy(update={"generate": run.generate.model_copy(update={"inversion": "griffin-lim"})})
+
+
+def test_the_nearest_passages_are_played_beside_each_other_with_a_warning(run):
+    """One is a part of a sample, the other of a recording; the metrics say that they are suspiciously near."""
+    report(run)
+    assert "Nearest to the training data" not in written_page().text
+    pair = {"sample": "sample-01", "sample_frame": 12, "recording": "song.wav", "recording_frame": 30, "frames": 47}
+    Path("samples/nearest.json").write_text(json.dumps(pair))
+    report(run)
+    text = written_page().text
+    assert "sample-01 at 0.3 s" in text and "song.wav at 0.6 s" in text
+    assert "Parts of the samples are probably learnt by heart: the nearest of them lie 0.4 times as far" in text
+    played = {path.stem: soundfile.read(path)[0] for path in Path("report/audio").glob("nearest-*.wav")}
+    sources = {"nearest-sample": (Path("samples/sample-01.wav"), 12), "nearest-recording": (CLEAN / "song.flac", 30)}
+    for name, (source, frame) in sources.items():
+        part = soundfile.read(source)[0][frame * 512 : (frame + 46) * 512]
+        assert np.corrcoef(played[name], part)[0, 1] > 0.999
+    metrics = json.loads(Path("metrics/generate.json").read_text())
+    metrics["memorised"]["ratio_low"] = 0.8
+    Path("metrics/generate.json").write_text(json.dumps(metrics))
+    report(run)
+    assert "learnt by heart" not in written_page().text.partition("Metrics")[0]
 
 
 def test_samples_by_griffin_lim_stand_alone(run):
@@ -266,20 +290,31 @@ def test_it_says_what_became_of_the_corpus(run):
     assert sum(shares) == pytest.approx(100, abs=0.2)
 
 
+def test_duplicates_and_pauses_are_told_from_rejected_files(run):
+    first, *others = read_manifest(CLEAN)
+    double = {"path": "again.wav", "status": "duplicate", "reason": "same recording as song.wav"}
+    write_manifest(CLEAN, [double, first | {"seconds_removed": 90.0}, *others])
+    report(run)
+    text = written_page().text
+    assert "1 file rejected, 1 duplicate left out; 1.5 min of pauses removed." in text
+    assert "again.wav same recording as song.wav" in text
+
+
 def test_it_begins_with_the_figures_in_short(run):
     report(run)
     text = written_page().text
     said = [
+        "83 % of windows of one second are told rightly by a simple classifier to be generated or recorded; "
+        "50 % would be guessing. For noise without structure it is 97 %.",
         "70 % of the generated frames are voiced, against 80 % in recordings of the test split.",
         "6.2 cents is how much the generated pitch jitters from frame to frame; in recordings it is 4.5.",
         "97 % of the frames of recordings stay voiced or unvoiced when the vocoder turns their spectrograms back into "
         "audio; with Griffin-Lim it is 81 %.",
         "95 % of their voiced frames keep their pitch within 50 cents; with Griffin-Lim it is 62 %.",
-        "−0.5 nats per element on the test split; the baselines come to 0.1 and 1.",
-        "20.0 Fréchet distance of the samples; recordings come to 6.0, the baseline to 80.0.",
+        "−0.5 nats per element on the test split; linear regression on three frames and the lower bands comes to 0.1.",
     ]
     places = [text.index(sentence) for sentence in said]
-    assert places == sorted(places)  # what can be heard comes first
+    assert places == sorted(places)  # the headline, and then what can be heard
 
 
 def test_it_says_nothing_of_a_voice_that_was_not_found(run):
@@ -364,7 +399,7 @@ def test_metrics_of_the_last_commit_are_given_to_the_page(run):
     Path("metrics/evaluate.json").write_text('{"nll": -0.75}')
     report(run)
     assert run_js()["metrics"] == {
-        "evaluate": {"nll": -0.5, "baseline_band_nll": 1.0, "baseline_previous_frame_nll": 0.1, "floored": 0.25}
+        "evaluate": {"nll": -0.5, "baseline_band_nll": 1.0, "baseline_linear_nll": 0.1, "floored": 0.25}
     }
     row = next(attributes for attributes in written_page().all("tr") if attributes.get("data-name") == "nll")
     assert row["data-value"] == "-0.75"

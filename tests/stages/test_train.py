@@ -27,6 +27,7 @@ def test_outputs(workspace):
     history = pd.read_csv("metrics/history/tier-1.csv")
     assert history["epoch"].tolist() == [1, 2]
     assert metrics["val_loss"] == history["val_loss"].min()
+    assert (metrics["epochs"], metrics["stopped_early"]) == (2, False)
     assert history["loss"].iloc[1] < history["loss"].iloc[0]
     assert any((LOGS / "tier-1/tensorboard").rglob("events*"))
     assert any((LOGS / "tier-1/dvclive").rglob("*.tsv"))
@@ -53,6 +54,25 @@ def test_an_interrupted_training_goes_on_to_the_same_bytes(workspace, monkeypatc
     train(workspace)
     assert "continuing after epoch 1" in capsys.readouterr().out
     assert [path.read_bytes() for path in files] == undisturbed
+
+
+def with_train(params, **changes):
+    return params.model_copy(update={"train": params.train.model_copy(update=changes)})
+
+
+def test_it_says_what_windows_are_drawn_from_and_when_it_stopped_early(workspace, capsys):
+    train(with_train(workspace, window_frames=300, learning_rate=1e-30, epochs=5, patience=2))
+    output = capsys.readouterr().out
+    minutes = 400 * workspace.mel_spec.seconds_per_frame / 60
+    assert f"windows of 300 frames from {minutes:.1f} min, 5 epochs of 40 windows in 5 steps" in output
+    assert "in epoch 1 of 3, the last 2 without a lower one" in output
+    assert json.loads(Path("metrics/train/tier-1.json").read_text())["stopped_early"] is True
+
+
+def test_a_window_that_is_too_long_is_named(workspace):
+    message = r"^train\.window_frames: 401 frames are more than .* in data/shards/train has: 400$"
+    with pytest.raises(StageError, match=message):
+        train(with_train(workspace, window_frames=401))
 
 
 def test_fingerprint_knows_data_code_and_settings(workspace):
@@ -118,11 +138,11 @@ def test_another_number_of_tiers_has_to_be_laid_out_first(workspace):
 
 def test_describing_trains_nothing(workspace, capsys):
     shutil.rmtree(MODELS)
-    train(three_tiers(workspace), describe=True)
+    train(with_train(three_tiers(workspace), window_frames=12), describe=True)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["tier", "tier-1", "tier-2", "tier-3", "all"]
-    assert lines[1].split()[1:4] == ["5", "x", "16"]
-    assert lines[3].split()[1:4] == ["10", "x", "16"]
+    assert lines[1].split()[1:4] == ["6", "x", "16"]
+    assert lines[3].split()[1:4] == ["12", "x", "16"]
     assert not MODELS.exists()
 
 

@@ -21,10 +21,10 @@ def blocks_of(signal, length):
 
 
 def converted(path, samples, source_rate, subtype="DOUBLE", sample_rate=24000):
-    """Write a WAV, convert it, and return the samples in the FLAC, and the levels."""
+    """Write a WAV, convert it, and return the samples in the FLAC, and the levels. No pause is cut."""
     soundfile.write(path, samples, source_rate, subtype, format="WAV")
     target = path.with_suffix(".flac")
-    levels = convert(inspect(path), target, sample_rate)
+    levels = convert(inspect(path), target, sample_rate).levels
     info = soundfile.info(target)
     assert (info.samplerate, info.channels, info.subtype, info.frames) == (sample_rate, 1, "PCM_24", levels.samples)
     return soundfile.read(target)[0], levels
@@ -169,6 +169,39 @@ def test_a_target_that_cannot_be_written_is_not_the_recordings_fault(tmp_path):
     soundfile.write(path, tone(24000, 24000), 24000)
     with pytest.raises(OSError, match=r"none/out\.flac: cannot be written"):
         convert(inspect(path), tmp_path / "none" / "out.flac", 24000)
+
+
+def with_pauses(rate):
+    gap = np.zeros(2 * rate)
+    return np.concatenate([gap, tone(rate, rate), gap, tone(rate, rate, level=0.3), gap])
+
+
+@pytest.mark.parametrize("source_rate", [24000, 44100])
+@pytest.mark.parametrize("gain", [1.0, 4.0])
+def test_pauses_are_cut_after_all_else(tmp_path, source_rate, gain):
+    path = tmp_path / "in.wav"
+    soundfile.write(path, gain * with_pauses(source_rate), source_rate, "FLOAT")
+    whole = convert(inspect(path), tmp_path / "whole.flac", 24000)
+    short = convert(inspect(path), tmp_path / "short.flac", 24000, max_pause_seconds=0.5)
+    assert (whole.cuts, whole.samples) == ([], 8 * 24000)
+    assert short.levels == whole.levels
+    np.testing.assert_array_equal(short.sketch, whole.sketch)
+    removed = sum(stop - start for start, stop in short.cuts) / 24000
+    assert removed == pytest.approx(1.75 + 1.5 + 1.75, abs=0.06)
+    samples = soundfile.read(tmp_path / "whole.flac")[0]
+    kept = np.delete(samples, np.concatenate([np.arange(*cut) for cut in short.cuts]))
+    np.testing.assert_allclose(soundfile.read(tmp_path / "short.flac")[0], kept, atol=1e-3)
+    assert short.samples == len(kept)
+
+
+def test_a_long_recording_is_kept_on_the_disk_and_gives_the_same_bytes(tmp_path, monkeypatch):
+    path = tmp_path / "in.wav"
+    soundfile.write(path, 2 * with_pauses(44100), 44100, "FLOAT")
+    convert(inspect(path), tmp_path / "a.flac", 24000, max_pause_seconds=0.5)
+    monkeypatch.setattr("melnet.audio.convert.SPOOLED", 1000)
+    convert(inspect(path), tmp_path / "b.flac", 24000, max_pause_seconds=0.5)
+    assert (tmp_path / "a.flac").read_bytes() == (tmp_path / "b.flac").read_bytes()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.flac", "b.flac", "in.wav"]
 
 
 def test_same_recording_same_bytes(tmp_path):

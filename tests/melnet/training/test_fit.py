@@ -20,6 +20,8 @@ MEL = MelSpec(sample_rate=8000, n_fft=512, hop_length=128, n_mels=BANDS, fmin=10
 CONFIG = TrainConfig(
     epochs=4,
     batch_size=8,
+    window_frames=FRAMES,
+    windows_per_epoch=48,
     learning_rate=5e-3,
     momentum=0.9,
     lr_halving_epochs=2,
@@ -32,13 +34,12 @@ CONFIG = TrainConfig(
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Slow waves with noise, 44 and 12 slices: something to learn, and batches that are not full."""
+    """A wave with noise, 44 and 12 slices: something to learn, and a validation batch that is not full."""
     rng = np.random.default_rng(0)
     folder = tmp_path_factory.mktemp("shards")
     for split, count in (("train", 44), ("valid", 12)):
-        phase = rng.uniform(0, 6.28, size=(count, 1, 1))
-        time, band = np.arange(FRAMES)[:, None], np.arange(BANDS)
-        x = np.sin(phase + time + 0.5 * band) + 0.1 * rng.normal(size=(count, FRAMES, BANDS))
+        time, band = np.arange(count * FRAMES).reshape(count, FRAMES, 1), np.arange(BANDS)
+        x = np.sin(rng.uniform(0, 6.28) + time + 0.5 * band) + 0.1 * rng.normal(size=(count, FRAMES, BANDS))
         with ShardWriter(folder / split, ShardSpec(FRAMES, MEL), 100) as writer:
             writer.write("wave", np.arange(count) * FRAMES, x.astype("float32"))
     zeros, ones = np.zeros(BANDS, np.float32), np.ones(BANDS, np.float32)
@@ -110,9 +111,45 @@ def test_reported_validation_loss_is_that_of_the_slices(data, undisturbed):
 
 def test_every_validation_is_of_all_slices_once(data, tmp_path):
     """Of weights that stay as they are, whatever the epoch: with more batches than Keras looks at first."""
-    still = replace(CONFIG, learning_rate=1e-30, batch_size=2, epochs=4)
+    still = replace(CONFIG, learning_rate=1e-30, batch_size=2, windows_per_epoch=6, epochs=4)
     _, checkpoint = trained(data, tmp_path / "tier.npz", config=still)
     assert len({epoch["val_loss"] for epoch in checkpoint.history}) == 1
+
+
+def test_it_ends_when_the_validation_loss_no_longer_falls_and_a_kill_changes_nothing(data, tmp_path):
+    """Of weights that stay as they are, the first epoch has the lowest loss."""
+    still = replace(CONFIG, learning_rate=1e-30, windows_per_epoch=24, epochs=9, patience=3)
+    _, whole = trained(data, tmp_path / "whole.npz", config=still)
+    assert whole.metrics(9)["best_epoch"] == 1
+    assert (whole.metrics(9)["epochs"], whole.metrics(9)["stopped_early"]) == (4, True)
+    assert whole.metrics(4)["stopped_early"] is False
+
+    path = tmp_path / "killed.npz"
+    with pytest.raises(KeyboardInterrupt):
+        trained(data, path, [Kill(2)], still)
+    assert len(Checkpoint(path, "a").history) == 2
+    _, resumed = trained(data, path, config=still)
+    assert resumed.history == whole.history
+    # Nor does one go on that was killed after its end.
+    _, again = trained(data, path, [Kill(4)], still)
+    assert again.history == whole.history
+
+
+def test_patience_counts_from_the_last_epoch_with_a_lower_loss(tmp_path):
+    checkpoint = Checkpoint(tmp_path / "tier.npz", "a")
+    finished = []
+    assert not checkpoint.finished(9, 2)
+    for epoch, loss in enumerate((3.0, 4.0, 2.0, 2.0, 2.5)):
+        checkpoint.history.append({"epoch": epoch + 1, "val_loss": loss})
+        finished.append(checkpoint.finished(9, 2))
+    assert finished == [False, False, False, False, True]
+    assert not checkpoint.finished(9, None)
+    assert checkpoint.finished(5, None)
+
+
+def test_an_epoch_is_a_whole_number_of_batches():
+    with pytest.raises(ValueError, match="windows_per_epoch: 50 is no multiple of 8 windows"):
+        replace(CONFIG, windows_per_epoch=50)
 
 
 def test_a_replayed_stream_gives_the_batch_that_is_asked_for():

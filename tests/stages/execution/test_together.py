@@ -54,11 +54,11 @@ NEVER = (0, 0, 0)
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """A project before `train`; no last batch is full, that of the validation has slices for one device only."""
+    """A project before `train`; the last batch of the validation has slices for one device only."""
     folder = tmp_path_factory.mktemp("together")
     for name in ("dvc.yaml", "melnet", "stages"):
         (folder / name).symlink_to(ROOT / name)
-    params = write_params(folder, SMALL | {"train": {"epochs": EPOCHS, "batch_size": 8}})
+    params = write_params(folder, SMALL | {"train": SMALL["train"] | {"epochs": EPOCHS}})
     write_shards(folder / "data/shards", params, {"train": 29, "valid": 11, "test": 8})
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
