@@ -2,12 +2,13 @@
 
     python -m bench.scale [--hours 1 10 30 100] [--work FOLDER]
 
-The corpus are 48 kHz recordings of five minutes, no two alike. They have just been written, so that many are read from
-the page cache, which makes `downsample` look faster than on a slow disk. Every stage runs as a new process at its default settings. Only `train` does not run in full, since an epoch
-at 100 hours takes hours: the data set is verified and an epoch of batches is read and shuffled, but only the first
-steps are taken, and their time is multiplied. `evaluate` scores the test split with untrained weights, which takes as
-long as with trained ones. `dvc commit` is the time that DVC adds: hashes, and copies of the files that its cache lacks.
-The memory is that of a stage and its children; pages that they share count once.
+The corpus consists of 48 kHz recordings of five minutes, no two alike. They have just been written, so that many are
+read from the page cache, which makes `downsample` look faster than on a slow disk. Every stage runs as a new process at
+its default settings. Only `train` does not run in full, since an epoch at 100 hours takes hours: the data set is
+verified and an epoch of batches is read and shuffled, but only the first steps are taken, and their time is multiplied.
+`evaluate` scores the test split with untrained weights, which takes as long as with trained ones. `dvc commit` is the
+time that DVC adds: hashes, and copies of the files that its cache lacks. The memory is that of a stage and its
+children; pages that they share count once.
 
 The extrapolation is the line through the last two sizes. It takes minutes for 10 hours, an hour and 90 GB of disk
 for 100; `make bench` does not run it. Writes bench/scale.json.

@@ -49,7 +49,7 @@ class ModelConfig:
 
     mel: MelSpec
     frames: int
-    """frames of the slices that are trained on"""
+    """frames of a slice of the shards"""
     cell: Literal["lstm", "gru"]
     num_components: int
     """Gaussians per element of a spectrogram, K"""

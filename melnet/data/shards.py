@@ -26,7 +26,7 @@ from melnet.data.atomic import atomic_write, write_json
 
 METADATA_KEY = b"melnet"
 INDEX = "index.json"
-# A row group is what is buffered, read at once and shuffled within: large enough to read fast.
+# A row group is what is buffered, read at once and joined: large enough to read fast.
 GROUP_ROWS = 512
 GROUP_BYTES = 2**22
 

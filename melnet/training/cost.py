@@ -57,9 +57,9 @@ def cost(tier: Tier, batch_size: int, frames: int) -> Cost:
     flop = kept = gates = 0.0
     runtime = RUNTIME_BYTES
     for weight in tier.weights:
-        _, layer, *_, name = weight.path.split("/")
-        if not name.endswith("kernel"):
+        if not weight.path.endswith("kernel"):
             continue
+        _, layer, *_, name = weight.path.split("/")
         rows, columns = weight.shape
         # The centralised stack runs over whole frames, everything else over their elements.
         whole_frames = layer.startswith(("centralised", "frame_input", "singer_to"))
