@@ -1,6 +1,6 @@
 """Comparison of generated spectrograms and their audio with recordings, as ``metrics/generate.json`` has it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -91,10 +91,11 @@ def _of_spectrograms(
     normalise, seconds = config.normalisation.normalise, config.mel.seconds_per_frame
     window, patch = (max(2, round(length / seconds)) for length in (WINDOW_SECONDS, PATCH_SECONDS))
     samples = list(normalise(generated.drawn))
-    recorded = {name: [normalise(passage.log_mel) for passage in found] for name, found in splits.items()}
-    groups = {name: _groups(found) for name, found in splits.items()}
+    pieces = {name: _pieces(found, generated.drawn.shape[1]) for name, found in splits.items()}
+    recorded = {name: [normalise(piece.log_mel) for piece in found] for name, (found, _) in pieces.items()}
+    groups = {name: found for name, (_, found) in pieces.items()}
 
-    def apart(others: Sequence[np.ndarray], names: Sequence[str] | None = None) -> ToldApart:
+    def apart(others: Sequence[np.ndarray], names: Sequence[Hashable] | None = None) -> ToldApart:
         return told_apart(
             others,
             recorded["test"],
@@ -123,7 +124,8 @@ def _of_spectrograms(
     if shares := precision_recall(ours, theirs, seed=seed):
         metrics |= asdict(shares)
     # Of samples that can be played beside what they are near to.
-    found = memorised(samples[: len(generated.log_mels)], recorded["test"], recorded["train"], window)
+    whole = [normalise(passage.log_mel) for passage in splits["train"]]
+    found = memorised(samples[: len(generated.log_mels)], recorded["test"], whole, window)
     if found is None:
         return metrics, None
     pair = found.nearest
@@ -133,10 +135,17 @@ def _of_spectrograms(
     return metrics, NearestPair(pair.generated, pair.generated_frame, source.recording, start, window)
 
 
-def _groups(found: list[Passage]) -> list[str]:
-    """Name of the recording of each passage; where there are few recordings, each passage is a group of its own."""
-    names = [passage.recording for passage in found]
-    return names if len(set(names)) >= FOLDS else [str(i) for i in range(len(names))]
+def _pieces(found: list[Passage], frames: int) -> tuple[list[Passage], list[Hashable]]:
+    """Passages and their groups: recordings or, where they are few, pieces of them that are as long as samples."""
+    names: list[Hashable] = [passage.recording for passage in found]
+    if len(set(names)) >= FOLDS:
+        return found, names
+    pieces = [
+        passage._replace(log_mel=piece)
+        for passage in found
+        for piece in np.array_split(passage.log_mel, max(1, round(len(passage.log_mel) / frames)))
+    ]
+    return pieces, list(range(len(pieces)))
 
 
 def _without_none(metrics: dict[str, Any]) -> dict[str, Any]:

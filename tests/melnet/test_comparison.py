@@ -101,6 +101,21 @@ def test_a_sample_without_audio_is_not_named(compared, recorded):
     assert compared(drawn).nearest.sample < 2
 
 
+def test_pieces_of_few_recordings_are_compared(recorded, tmp_path):
+    """A corpus of some minutes may have a single recording in its test split."""
+    config, baselines, train, _, mels = recorded
+    with ShardWriter(tmp_path, SPEC, 1000) as writer:
+        slices = mels["test"].reshape(-1, SPEC.frames, SPEC.bands)
+        writer.write("one.wav", np.arange(len(slices)) * SPEC.frames, slices)
+    drawn = sung(np.random.default_rng(5), 12)
+    audio = np.zeros((2, 199 * config.mel.hop_length), np.float32)
+    generated = Generated(drawn, np.zeros(12, np.int32), audio, [])
+    tracks = {"one.wav": np.full(4000, 220, np.float32)}
+    invert = lambda log_mels, _: np.zeros((len(log_mels), 199 * config.mel.hop_length), np.float32)  # noqa: E731
+    metrics = compare(config, generated, invert, baselines, train, Shards(tmp_path), tracks, seed=1).metrics
+    assert metrics["told_apart"]["windows"]["mean"] < 0.7 and metrics["mmd"]["low"] < 0.5
+
+
 def test_what_cannot_be_measured_is_left_out(compared):
     found = compared(np.zeros((2, 20, SPEC.bands), np.float32))
     assert found.nearest is None
