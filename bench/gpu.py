@@ -24,7 +24,7 @@ from melnet.backend import compiled
 from melnet.model.tier import Tier
 from melnet.sampling import Sampler
 from melnet.training.cost import cost
-from melnet.training.fit import compile_tier
+from melnet.training.fit import TrainConfig, compile_tier
 from stages.parameters import load_params
 
 RESULTS = ROOT / "bench/gpu.json"
@@ -55,9 +55,8 @@ def main() -> None:
 def measured(size: dict[str, int], peak: float) -> dict[str, Any]:
     """Median times and rates of a training step and of sampling one batch."""
     frames = size["frames"]
-    options = {name: size[name] for name in ("bands", "layers", "hidden")}
-    tier = Tier(num_components=10, min_sigma=0.02, **options)
-    compile_tier(tier, load_params(ROOT / "params.yaml").train)
+    tier = Tier(bands=size["bands"], layers=size["layers"], hidden=size["hidden"], num_components=10, min_sigma=0.02)
+    compile_tier(tier, TrainConfig(**load_params(ROOT / "params.yaml").train.model_dump()))
     x = np.random.default_rng(0).normal(size=(BATCH, frames, size["bands"])).astype("float32")
     weights = np.ones(BATCH, "float32")
 

@@ -15,7 +15,7 @@ from bench.common import ROOT, Claim, alternate, report, seconds
 from melnet.backend import compiled
 from melnet.model.mixture import MixtureLoss
 from melnet.model.tier import Tier
-from melnet.training.fit import compile_tier
+from melnet.training.fit import TrainConfig, compile_tier
 from stages.parameters import load_params
 
 BATCH, FRAMES, BANDS, LAYERS, HIDDEN, COMPONENTS = 16, 50, 32, 4, 64, 10
@@ -33,11 +33,11 @@ def main() -> None:
     multiply = compiled(lambda a: ops.matmul(a, a))
 
     tier = Tier(bands=BANDS, layers=LAYERS, hidden=HIDDEN, num_components=COMPONENTS, min_sigma=0.02)
-    compile_tier(tier, SETTINGS)
+    compile_tier(tier, TrainConfig(**SETTINGS.model_dump()))
     compile_seconds = seconds(lambda: tier.train_on_batch({"x": x}, x, sample_weight=weights))
     print(f"ours: {tier.count_params():,} weights, first step {compile_seconds:.1f} s")
 
-    stock = ReferenceTier(batch=BATCH, bands=BANDS, layers=LAYERS, hidden=HIDDEN, num_components=COMPONENTS)
+    stock = ReferenceTier(batch=BATCH, bands=BANDS, layers=LAYERS, hidden=HIDDEN, components=COMPONENTS)
     stock.compile(
         optimizer=keras.optimizers.RMSprop(SETTINGS.learning_rate, momentum=0.9, global_clipnorm=1.0),
         loss=MixtureLoss(0.02),

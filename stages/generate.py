@@ -5,11 +5,11 @@ The vocoder makes the audio, or Griffin-Lim (generate.inversion); if the vocoder
 samples by Griffin-Lim, to compare. With generate.prime each sample continues that recording: sample-00-joined.wav is
 its end and the sample in one, and prime.wav its end alone.
 
-metrics/generate.json: frechet is the Fréchet distance |μ1 - μ2|² + tr(C1 + C2 - 2 (C1 C2)^½) between Gaussians fitted
-to the frames of the samples and of the test split, a frame being its normalised log-mel and the difference from the
-previous frame. frechet_train is the same for the train split, and frechet_band_baseline for samples of the mixture per
-band that `evaluate` fitted. For a model of several singers, frechet_by_singer has the distance of the samples of each
-singer from the test recordings of each.
+metrics/generate.json compares generate.measured spectrograms, of which the samples are the first, with the test split;
+docs/formats.md defines every metric. told_apart says how often classifiers tell samples from recordings (0.5 is
+chance), memorised how near the samples come to the train split; nearest.json names the nearest passages. frechet is the
+Fréchet distance between Gaussians fitted to frames; for a model of several singers, frechet_by_singer has the distance
+of the samples of each singer from the test recordings of each.
 
 voice has the voiced share, the range of the pitch (Hz, 5th, 50th and 95th percentile) and its jitter in cents, and
 voice_recorded the same for the test split.

@@ -40,8 +40,8 @@ def main() -> None:
     rate = 1 / config.mel.seconds_per_frame
     known, second = round(PRIME_SECONDS * rate), round(rate)
     normalisation = config.normalisation
-    bounds = [normalisation.normalise(limit) for limit in (normalisation.low, normalisation.high)]
-    sampler = Sampler(tiers, *bounds)
+    low, high = (normalisation.normalise(limit) for limit in (normalisation.low, normalisation.high))
+    sampler = Sampler(tiers, low, high)
     rows = []
     for index, (name, mel) in enumerate(mels):
         others = [

@@ -12,13 +12,15 @@ are noisier than any recording. Writes bench/quality/singers.json.
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from bench.common import ROOT, Claim, report
 from bench.quality.workspace import Workspace
+from melnet.comparison import frechet_by_singer, recorded_statistics
 from melnet.data.shards import Shards
-from melnet.generation import GenerationConfig, frechet_by_singer, recorded_statistics, sampler
+from melnet.generation import GenerationConfig, sampler
 from melnet.saved import load
 
 RESULTS = ROOT / "bench/quality/singers.json"
@@ -33,7 +35,7 @@ def main() -> None:
         "--work", type=Path, default=Path("singers"), help="folder in which the model is made and stays"
     )
     arguments = parser.parse_args()
-    changes = {
+    changes: dict[str, dict[str, Any]] = {
         "corpus": {"path": str(arguments.corpus.absolute())},
         "model": {"condition_on": "singer"},
         # A tenth of two minutes, in blocks of 20 s, would be a single passage, too little to stand for a singer.
@@ -65,7 +67,7 @@ def measured(workspace: Workspace, temperature: float) -> dict[str, dict[str, fl
     _, recorded = recorded_statistics(config, *splits)
     settings = workspace.params.generate
     singers = np.repeat(np.arange(len(config.singers)), COUNT)
-    generation = GenerationConfig(len(singers), settings.frames, temperature)
+    generation = GenerationConfig(len(singers), settings.frames, temperature=temperature)
     sampled = sampler(config, tiers, generation).sample(len(singers), settings.frames, settings.seed, singers=singers)
     return frechet_by_singer(config.singers, sampled, singers, recorded)
 

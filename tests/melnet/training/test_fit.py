@@ -110,14 +110,14 @@ def test_reported_validation_loss_is_that_of_the_slices(data, undisturbed):
 
 
 def test_every_validation_is_of_all_slices_once(data, tmp_path):
-    """Of weights that stay as they are, whatever the epoch: with more batches than Keras looks at first."""
+    """The weights stay as they are, so every epoch has the same loss; there are more batches than Keras reads ahead."""
     still = replace(CONFIG, learning_rate=1e-30, batch_size=2, windows_per_epoch=6, epochs=4)
     _, checkpoint = trained(data, tmp_path / "tier.npz", config=still)
     assert len({epoch["val_loss"] for epoch in checkpoint.history}) == 1
 
 
 def test_it_ends_when_the_validation_loss_no_longer_falls_and_a_kill_changes_nothing(data, tmp_path):
-    """Of weights that stay as they are, the first epoch has the lowest loss."""
+    """The learning rate is so low that the weights stay as they are, and the first epoch has the lowest loss."""
     still = replace(CONFIG, learning_rate=1e-30, windows_per_epoch=24, epochs=9, patience=3)
     _, whole = trained(data, tmp_path / "whole.npz", config=still)
     assert whole.metrics(9)["best_epoch"] == 1
