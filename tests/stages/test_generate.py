@@ -53,6 +53,7 @@ def test_distances_have_their_references(generated):
         "frechet_band_baseline",
         "log_mel_error_copy",
         "log_mel_error_generated",
+        "told_apart_train",  # two samples are too few for folds
         "voice",
         "voice_recorded",
     }
