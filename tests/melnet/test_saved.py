@@ -145,7 +145,7 @@ def test_any_damage_to_weights_is_refused(folder):
     for path in files(folder):
         if path.suffix == ".h5":
             whole = path.read_bytes()
-            for _ in range(200):
+            for _ in range(50):
                 flipped(path, rng)
                 with pytest.raises(ModelError, match=path.name):
                     load(folder)
@@ -159,7 +159,7 @@ def test_any_damage_to_a_config_is_refused_or_means_another_model(folder):
     for path in files(folder):
         if path.suffix == ".json":
             whole = path.read_bytes()
-            for _ in range(150):
+            for _ in range(100):
                 what = flipped(path, rng)
                 try:
                     load(folder)
@@ -167,4 +167,4 @@ def test_any_damage_to_a_config_is_refused_or_means_another_model(folder):
                     refused += 1
                     assert str(folder) in str(error), what
                 path.write_bytes(whole)
-    assert refused > 100
+    assert refused > 60

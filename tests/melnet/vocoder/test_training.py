@@ -151,15 +151,15 @@ def trained(name, config, runs, path, steps=200, stop_after=None):
 
 @pytest.mark.parametrize("name", training.NETWORKS)
 def test_training_learns_and_resumes_to_the_same_bytes(name, runs, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "EPOCH_STEPS", 8)
-    monkeypatch.setattr(training, "VALIDATION_STEPS", 2)
+    monkeypatch.setattr(training, "EPOCH_STEPS", 4)
+    monkeypatch.setattr(training, "VALIDATION_STEPS", 1)
     config = runs_config(runs)
-    straight, expected = trained(name, config, runs, tmp_path / "a.npz", steps=32)
+    straight, expected = trained(name, config, runs, tmp_path / "a.npz", steps=16)
     losses = [epoch["val_loss"] for epoch in straight.history]
     assert len(losses) == 4 and min(losses) < losses[0]
     with pytest.raises(KeyboardInterrupt):
-        trained(name, config, runs, tmp_path / "b.npz", steps=32, stop_after=2)
-    resumed, weights = trained(name, config, runs, tmp_path / "b.npz", steps=32)
+        trained(name, config, runs, tmp_path / "b.npz", steps=16, stop_after=2)
+    resumed, weights = trained(name, config, runs, tmp_path / "b.npz", steps=16)
     assert resumed.history == straight.history
     for a, b in zip(expected, weights, strict=True):
         np.testing.assert_array_equal(a, b)
