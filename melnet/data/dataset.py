@@ -164,20 +164,11 @@ def passages(shards: Shards, count: int, frames: int) -> list[Passage]:
     There are at most ``count`` passages, all of one length. Where no recording is long enough they are shorter, but at
     least one slice long.
     """
-    length = shards.spec.frames
+    length = -(-frames // shards.spec.frames) * shards.spec.frames
     runs: list[Passage] = []
-    last: tuple[str, int] | None = None
-    wanted = -(-frames // length)
-    positions = shards.positions()
-    for group in range(len(shards.groups)):
-        for mel, singer in zip(shards.read_group(group), shards.read_singers(group), strict=True):
-            recording, start = next(positions)
-            if last != (recording, start - length) or len(runs[-1].log_mel) >= wanted * length:
-                runs.append(Passage(recording, start, mel, singer))
-            else:
-                runs[-1] = runs[-1]._replace(log_mel=np.concatenate([runs[-1].log_mel, mel]))
-            last = (recording, start)
-        if sum(len(run.log_mel) >= wanted * length for run in runs) >= count:
+    for run in _joined(_each_slice(shards, range(len(shards.groups))), length):
+        runs.append(run)
+        if sum(len(run.log_mel) == length for run in runs) == count:
             break
     longest = max(len(run.log_mel) for run in runs)
     return [run._replace(log_mel=run.log_mel[:frames]) for run in runs if len(run.log_mel) == longest][:count]
@@ -191,20 +182,32 @@ def read_stretches(shards: Shards, max_frames: int, *, seed: int) -> list[Passag
     order = np.random.default_rng(seed).permutation(len(shards.groups))
     frames = np.cumsum([shards.groups[group].rows * shards.spec.frames for group in order])
     chosen = np.sort(order[: max(1, int(np.searchsorted(frames, max_frames, side="right")))])
-    found: list[list[Passage]] = []
+    return list(_joined(_each_slice(shards, chosen.tolist())))
+
+
+def _each_slice(shards: Shards, groups: Sequence[int]) -> Iterator[Passage]:
+    """The slices of row groups, which are given in the order in which they were written."""
     positions = list(shards.positions())
-    ends = np.cumsum([group.rows for group in shards.groups])
-    for group in chosen.tolist():
-        places = positions[ends[group] - shards.groups[group].rows : ends[group]]
-        for mel, singer, (recording, start) in zip(
-            shards.read_group(group), shards.read_singers(group), places, strict=True
-        ):
-            last = found[-1][-1] if found else None
-            if last and (last.recording, last.start_frame + len(last.log_mel)) == (recording, start):
-                found[-1].append(Passage(recording, start, mel, singer))
-            else:
-                found.append([Passage(recording, start, mel, singer)])
-    return [parts[0]._replace(log_mel=np.concatenate([part.log_mel for part in parts])) for parts in found]
+    ends = np.cumsum([group.rows for group in shards.groups]).tolist()
+    for group in groups:
+        of_group = positions[ends[group] - shards.groups[group].rows : ends[group]]
+        slices = zip(of_group, shards.read_group(group), shards.read_singers(group), strict=True)
+        for (recording, start), log_mel, singer in slices:
+            yield Passage(recording, start, log_mel, singer)
+
+
+def _joined(slices: Iterator[Passage], max_frames: int | None = None) -> Iterator[Passage]:
+    """Neighbouring slices of a recording as one passage, of at most ``max_frames`` frames."""
+    parts: list[Passage] = []
+    for part in slices:
+        length = len(part.log_mel)
+        follows = parts and (parts[-1].recording, parts[-1].start_frame + length) == (part.recording, part.start_frame)
+        if parts and (not follows or len(parts) * length == max_frames):
+            yield parts[0]._replace(log_mel=np.concatenate([part.log_mel for part in parts]))
+            parts = []
+        parts.append(part)
+    if parts:
+        yield parts[0]._replace(log_mel=np.concatenate([part.log_mel for part in parts]))
 
 
 class Stretch(NamedTuple):
