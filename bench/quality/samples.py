@@ -4,7 +4,8 @@
 
 Runs all stages up to `generate` on a corpus, once per seed; whole recordings are held out. --epochs replaces
 train.epochs, and the learning rate is halved as often as before. Writes bench/quality/samples-NAME.json: the metrics
-(docs/formats.md), mean, least and largest over the seeds, the settings and the seconds of training.
+(docs/formats.md), mean, least and largest over the seeds, the settings and the seconds of training; and prints the
+table of the README, which has all results in bench/quality.
 """
 
 import argparse
@@ -14,10 +15,30 @@ from pathlib import Path
 from typing import Any
 
 from bench.common import ROOT
-from bench.quality.vocoder import WHOLE_RECORDINGS, summary
+from bench.quality.results import WHOLE_RECORDINGS, summary
+from bench.quality.results import table as results_table
 from bench.quality.workspace import Workspace
 from stages.parameters import load_params
 from stages.report_page.versions import flat
+
+ROWS = {
+    "told_apart.windows.mean": ("told apart from recordings: windows of 1 s", 2),
+    "told_apart_train.windows.mean": ("train recordings", 2),
+    "told_apart_noise.windows.mean": ("noise with the covariances of neighbouring frames", 2),
+    "told_apart.patches.mean": ("told apart from recordings: patches of 0.2 s", 2),
+    "told_apart_train.patches.mean": ("train recordings", 2),
+    "told_apart_noise.patches.mean": ("noise", 2),
+    "mmd.value": ("MMD, windows of 1 s", 2),
+    "memorised.ratio": ("distance from the train split, by that of test recordings", 2),
+    "nll": ("nats per element, test split", 2),
+    "nll_train": ("train split", 2),
+    "baseline_linear_nll": ("linear baseline", 2),
+    "baseline_previous_frame_nll": ("previous frame", 2),
+    "voice.voiced_share": ("voiced share", 2),
+    "voice_recorded.voiced_share": ("of recordings", 2),
+    "voice.jitter_cents": ("jitter of the pitch, cents", 0),
+    "voice_recorded.jitter_cents": ("of recordings", 0),
+}
 
 
 def main() -> None:
@@ -39,8 +60,22 @@ def main() -> None:
     }
     path = ROOT / f"bench/quality/samples-{arguments.name or arguments.corpus.name}.json"
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    for name, figure in content["metrics"].items():
-        print(f"{name}: {figure['mean']:.4g} ({figure['least']:.4g} to {figure['largest']:.4g})")
+    print(table())
+
+
+def table() -> str:
+    """Markdown: a row per metric and a column per result."""
+    results = {
+        path.stem.removeprefix("samples-"): json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted((ROOT / "bench/quality").glob("samples-*.json"))
+    }
+    took = "; ".join(
+        f"{name} {result['train']['epochs']} epochs in {min(result['seconds']) / 60:.0f} min at least, "
+        f"{len(result['seeds'])} seed{'s' if len(result['seeds']) > 1 else ''}"
+        for name, result in results.items()
+    )
+    columns = {name: result["metrics"] for name, result in results.items()}
+    return f"{results_table(columns, ROWS)}\n\nMean (least to largest of the seeds). Training: {took}."
 
 
 def run(arguments: argparse.Namespace, seed: int) -> tuple[dict[str, float], float, dict[str, Any]]:

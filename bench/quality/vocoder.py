@@ -11,12 +11,13 @@ and prints the table of the README, which has all results in bench/quality.
 import argparse
 import json
 import re
-import statistics
 import time
 from pathlib import Path
 from typing import Any
 
 from bench.common import ROOT
+from bench.quality.results import WHOLE_RECORDINGS, summary
+from bench.quality.results import table as results_table
 from bench.quality.workspace import Workspace
 from stages.parameters import load_params
 
@@ -31,7 +32,6 @@ ROWS = {
     "harmonics_to_noise_recorded": ("that of the recordings, dB", 1),
     "log_mel_error": ("error of the model's own bands, nats", 2),
 }
-WHOLE_RECORDINGS = 3600.0  # s; longer than any recording, so that each is one block
 
 
 def main() -> None:
@@ -62,35 +62,22 @@ def table() -> str:
         path.stem.removeprefix("vocoder-"): json.loads(path.read_text(encoding="utf-8"))
         for path in sorted((ROOT / "bench/quality").glob("vocoder-*.json"))
     }
-    columns = [
-        (f"{name}, {side}", result["test"][side])
+    columns = {
+        f"{name}, {side}": result["test"][side]
         for name, result in results.items()
         for side in ("griffin-lim", "vocoder")
         if side == "vocoder" or not re.search(r"-\d+x$", name)
-    ]
-    rows = [
-        f"| | {' | '.join(name for name, _ in columns)} |",
-        f"| --- |{' ---: |' * len(columns)}",
-        *(
-            f"| {label} | {' | '.join(_figure(values.get(metric), digits) for _, values in columns)} |"
-            for metric, (label, digits) in ROWS.items()
-        ),
-    ]
+    }
     took = ", ".join(f"{name} {min(result['seconds'])} s" for name, result in results.items())
-    return "\n".join([*rows, "", f"Mean (least to largest of the seeds). The quickest run of the stage: {took}."])
-
-
-def _figure(value: dict[str, float] | None, digits: int) -> str:
-    if value is None:
-        return ""
-    mean, least, largest = (f"{value[name]:.{digits}f}" for name in ("mean", "least", "largest"))
-    return mean if least == largest else f"{mean} ({least} to {largest})"
+    after = f"Mean (least to largest of the seeds). The quickest run of the stage: {took}."
+    return f"{results_table(columns, ROWS)}\n\n{after}"
 
 
 def run(arguments: argparse.Namespace, seed: int) -> tuple[dict[str, dict[str, float]], float]:
     """Metrics of the test split, and the seconds that the stage took."""
     changes: dict[str, dict[str, Any]] = {
         "corpus": {"path": str(arguments.corpus.absolute())},
+        "downsample": {"max_pause_seconds": None},  # whole recordings are copied, as they are
         "slice": {"block_seconds": WHOLE_RECORDINGS, "test": 0.2},
         "vocoder": {"seed": seed},
     }
@@ -103,18 +90,6 @@ def run(arguments: argparse.Namespace, seed: int) -> tuple[dict[str, dict[str, f
     started = time.monotonic()
     workspace.run("vocoder", made="metrics/vocoder.json")
     return workspace.metrics("vocoder")["test"], time.monotonic() - started
-
-
-def summary(runs: list[dict[str, float]]) -> dict[str, dict[str, float]]:
-    """Mean, least and largest value of each metric over the seeds."""
-    return {
-        name: {
-            "mean": statistics.fmean(run[name] for run in runs),
-            "least": min(run[name] for run in runs),
-            "largest": max(run[name] for run in runs),
-        }
-        for name in runs[0]
-    }
 
 
 if __name__ == "__main__":
