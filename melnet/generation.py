@@ -1,18 +1,15 @@
 """Generation: spectrograms sampled from a model, and the audio made of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from melnet.audio.crossfade import crossfade
-from melnet.audio.griffin_lim import mel_to_audio
 from melnet.audio.mel import MelSpec
-from melnet.data.dataset import ids_of
-from melnet.model.tier import Tier
 from melnet.prime import Prime
-from melnet.sampling import Sampler
-from melnet.saved import ModelConfig
+from melnet.sampling import OnFrame
+from melnet.singing import Invert, Model
 
 JOINT_FRAMES = 8  # last frames of a prime that are turned into audio again, together with the sample that follows
 
@@ -36,21 +33,11 @@ class GenerationConfig:
     top_components: int | None = None
     """draw from so many of the heaviest Gaussians only; None: from all"""
     seed: int = 1
-    griffin_lim_iterations: int = 32
 
     @property
     def drawn(self) -> int:
         """Number of spectrograms in all."""
         return max(self.count, self.measured)
-
-
-Invert = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""log-mel (items, frames, bands) and singer ids (items,) -> audio (items, (frames - 1) * hop_length)"""
-
-
-def griffin_lim(mel: MelSpec, generation: GenerationConfig) -> Invert:
-    """The inversion that needs no training; singers make no difference to it."""
-    return lambda log_mels, _: mel_to_audio(log_mels, mel, generation.griffin_lim_iterations, generation.seed)
 
 
 @dataclass(frozen=True)
@@ -77,70 +64,46 @@ class Generated:
         return self.drawn_singer_ids[: len(self.audio)]
 
 
-def singer_ids(names: Sequence[str], known: Sequence[str], count: int) -> np.ndarray:
-    """Singer ids of ``count`` samples, which take turns; (count,) int32.
-
-    Parameters
-    ----------
-    names
-        Singers in the order of their turns; none: all that the model knows.
-    known
-        Names in the order of the singer ids; none: a model without singers, whose ids are 0.
-
-    Raises
-    ------
-    KeyError
-        A name that the model does not know.
-
-    >>> singer_ids(["bo", "anna"], known=["anna", "bo"], count=3).tolist()
-    [1, 0, 1]
-    """
-    return np.resize(ids_of(names or known, known) if known else [0], count).astype(np.int32)
-
-
-def sampler(config: ModelConfig, tiers: Sequence[Tier], generation: GenerationConfig) -> Sampler:
-    """A sampler whose values stay in the range of each band in the train split."""
-    normalisation = config.normalisation
-    low, high = normalisation.normalise(normalisation.low), normalisation.normalise(normalisation.high)
-    floor = normalisation.normalise(np.full_like(normalisation.low, config.mel.log_floor))
-    return Sampler(tiers, low, high, generation.temperature, generation.top_components, floor)
-
-
 def generate(
-    config: ModelConfig,
-    sampler: Sampler,
+    model: Model,
     generation: GenerationConfig,
     invert: Invert,
-    singers: np.ndarray,
+    singers: Sequence[str] = (),
     prime: Prime | None = None,
-    on_frame: Callable[[], object] | None = None,
+    on_frame: OnFrame = lambda: None,
 ) -> Generated:
     """Sample spectrograms and turn them into audio.
 
     Parameters
     ----------
     invert
-        :func:`griffin_lim`, or a vocoder.
-    singers : (drawn,)
-        Singer ids, see :func:`singer_ids`.
+        See :meth:`melnet.singing.Model.inverter`.
+    singers
+        Names of the singers, who take turns; none: all that the model knows.
     prime
         A recording whose end every sample continues.
     on_frame
-        See :meth:`melnet.sampling.Sampler.sample`.
+        See :meth:`melnet.singing.Model.sample`.
+
+    Raises
+    ------
+    UnknownSinger
+        The model does not know a singer.
     """
-    normalisation = config.normalisation
-    sampled = sampler.sample(
-        generation.drawn,
+    singer_ids = model.singer_ids(singers, generation.drawn)
+    drawn = model.sample(
         generation.frames,
-        generation.seed,
-        singers=singers,
-        prime=None if prime is None else normalisation.normalise(prime.log_mel),
+        count=generation.drawn,
+        temperature=generation.temperature,
+        top_components=generation.top_components,
+        seed=generation.seed,
+        singer=singers,
+        prime=prime,
         on_frame=on_frame,
     )
-    drawn = normalisation.denormalise(sampled)
-    log_mels, audible = drawn[: generation.count], singers[: generation.count]
-    joined = _joined(log_mels, audible, config.mel, invert, prime) if prime else []
-    return Generated(drawn, singers, invert(log_mels, audible), joined)
+    log_mels, audible = drawn[: generation.count], singer_ids[: generation.count]
+    joined = _joined(log_mels, audible, model.config.mel, invert, prime) if prime else []
+    return Generated(drawn, singer_ids, invert(log_mels, audible), joined)
 
 
 def _joined(log_mels: np.ndarray, singers: np.ndarray, mel: MelSpec, invert: Invert, prime: Prime) -> list[np.ndarray]:

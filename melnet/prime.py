@@ -1,4 +1,4 @@
-"""A prime: the end of a recording, which samples continue."""
+"""Recordings given to a model: whole, and the end of one, a prime, which samples continue."""
 
 import tempfile
 from pathlib import Path
@@ -12,6 +12,8 @@ from melnet.audio.integrity import UnusableAudio
 from melnet.audio.mel import MelSpec
 from melnet.audio.spectrogram import log_mel
 
+PRIME_SECONDS = 4.0  # of the end of a recording, unless another length is wanted
+
 
 class Prime(NamedTuple):
     """The end of a recording, as audio and as spectrogram."""
@@ -20,6 +22,29 @@ class Prime(NamedTuple):
     """(samples,), whole hops: the last frame is centred on the last sample"""
     log_mel: np.ndarray
     """(frames, bands)"""
+
+
+def read_recording(path: Path, sample_rate: int) -> np.ndarray:
+    """Read a recording of any format and rate as the corpus is read; mono at ``sample_rate`` Hz, float32 (samples,).
+
+    Raises
+    ------
+    UnusableAudio
+        It cannot be read, or is silent; the message names the file.
+
+    >>> import soundfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     soundfile.write(f"{folder}/a.wav", np.sin(np.arange(96000) / 10), 48000)
+    ...     len(read_recording(Path(folder, "a.wav"), 24000))
+    48000
+    """
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            converted = Path(folder) / "converted.flac"
+            convert(inspect(path), converted, sample_rate)
+            return read_mono(converted)
+    except UnusableAudio as error:
+        raise UnusableAudio(f"{path}: {error}") from error
 
 
 def read_prime(path: Path, seconds: float, mel: MelSpec, min_frames: int) -> Prime:
@@ -43,13 +68,7 @@ def read_prime(path: Path, seconds: float, mel: MelSpec, min_frames: int) -> Pri
     (47, 32)
     """
     rate, hop = mel.sample_rate, mel.hop_length
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            converted = Path(folder) / "prime.flac"
-            convert(inspect(path), converted, rate)
-            signal = read_mono(converted)
-    except UnusableAudio as error:
-        raise UnusableAudio(f"{path}: {error}") from error
+    signal = read_recording(path, rate)
     # A frame whose window reaches beyond the end of the recording would look like a fade-out.
     whole = (len(signal) - mel.n_fft // 2) // hop
     frames = min(whole, round(seconds * rate / hop))

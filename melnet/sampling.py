@@ -8,10 +8,12 @@ Groups always hold :data:`GROUP` spectrograms, padded if fewer are asked for, so
 is drawn with it. Groups run in parallel.
 """
 
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeAlias
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 from keras import ops
@@ -27,22 +29,60 @@ GROUP = 8
 """spectrograms that one compiled call advances"""
 FLOOR_SIGMAS = 3.0
 FLOOR_TOLERANCE = 1e-4  # rounding of float32, in normalised units
+LEAST_UNIFORM = np.float32(2**-25)  # below all other draws: exactly zero would choose a component of no weight
 
 
-def noise(seed: int, samples: range, frames: int, bands: int, tier: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Uniform and normal draws for some samples, each (frames, bands, len(samples)) float32.
+@dataclass
+class SamplingSettings:
+    """How values are drawn from their distributions; see :func:`melnet.model.mixture.sample`.
+
+    They may be changed while a stream is sampled, and are read anew for each frame.
+
+    Raises
+    ------
+    ValueError
+        A temperature that is negative or not finite, or less than one component.
+
+    >>> settings = SamplingSettings(temperature=0.9)
+    >>> settings.temperature = -1
+    Traceback (most recent call last):
+    ValueError: temperature: -1 is not a finite number of at least 0
+    """
+
+    temperature: float = 1.0
+    top_components: int | None = None
+    """draw from so many of the heaviest Gaussians only; None: from all"""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "temperature" and not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"temperature: {value} is not a finite number of at least 0")
+        if name == "top_components" and value is not None and value < 1:
+            raise ValueError(f"top_components: {value} is not at least 1")
+        super().__setattr__(name, value)
+
+
+class Noise:
+    """Uniform and normal draws for some samples and one tier; each call gives those of the next frames.
 
     The draws of a sample depend on the seed, the tier and the sample's number alone: neither on the samples beside it
-    nor on the number of frames.
+    nor on how many frames are drawn at a time.
 
-    >>> uniform, normal = noise(0, range(2), frames=5, bands=3)
-    >>> uniform.shape, bool((noise(0, range(1), frames=1, bands=3)[0] == uniform[:1, :, :1]).all())
+    >>> uniform, normal = Noise(0, range(2), bands=3)(frames=5)
+    >>> uniform.shape, bool((Noise(0, range(1), bands=3)(frames=1)[0] == uniform[:1, :, :1]).all())
     ((5, 3, 2), True)
     """
-    pairs = [[np.random.default_rng([seed, n, kind, tier]) for kind in range(2)] for n in samples]
-    uniform = np.stack([pair[0].random((frames, bands), np.float32) for pair in pairs], axis=-1)
-    normal = np.stack([pair[1].standard_normal((frames, bands), np.float32) for pair in pairs], axis=-1)
-    return uniform, normal
+
+    def __init__(self, seed: int, samples: range, bands: int, tier: int = 1) -> None:
+        self._bands = bands
+        self._uniform, self._normal = (
+            [np.random.default_rng([seed, n, kind, tier]) for n in samples] for kind in range(2)
+        )
+
+    def __call__(self, frames: int) -> tuple[np.ndarray, np.ndarray]:
+        """Draws from U(0, 1) and N(0, 1), each (frames, bands, samples) float32."""
+        size = frames, self._bands
+        uniform = np.stack([rng.random(size, np.float32) for rng in self._uniform], axis=-1)
+        return uniform, np.stack([rng.standard_normal(size, np.float32) for rng in self._normal], axis=-1)
 
 
 class Sampler:
@@ -58,23 +98,18 @@ class Sampler:
     floor : (bands,)
         The normalised log floor. Silence lies exactly on it, but a draw from a density never does; where ``low`` is the
         floor, a draw less than :data:`FLOOR_SIGMAS` times the smallest standard deviation above it is set to it.
-    temperature, top_components
-        See :func:`melnet.model.mixture.sample`.
 
     >>> bound = np.full(2, 3, np.float32)
     >>> sampler = Sampler([Tier(bands=2, layers=1, hidden=4, num_components=2, min_sigma=0.01)], -bound, bound)
     >>> sampler.sample(3, frames=5, seed=0).shape
     (3, 5, 2)
+    >>> stream = sampler.stream(SamplingSettings(), seed=0, block=4)
+    >>> next(stream).shape, next(stream).shape
+    ((4, 2), (4, 2))
     """
 
     def __init__(
-        self,
-        tiers: Sequence[Tier],
-        low: np.ndarray,
-        high: np.ndarray,
-        temperature: float = 1.0,
-        top_components: int | None = None,
-        floor: np.ndarray | None = None,
+        self, tiers: Sequence[Tier], low: np.ndarray, high: np.ndarray, floor: np.ndarray | None = None
     ) -> None:
         self.tiers = tiers
         count = len(tiers)
@@ -83,28 +118,24 @@ class Sampler:
         limits = np.stack([low, high, silence]).astype(np.float32)
         ranges = np.broadcast_to(limits[:, None], (3, divisors(count)[0], len(low)))  # of every frame
         bounds = [target_and_context(ranges, number, count)[0][:, 0] for number in range(1, count + 1)]
-        self._frame_step = [
-            self._compiled_step(tier, limits, temperature, top_components)
-            for tier, limits in zip(tiers, bounds, strict=True)
-        ]
+        self._frame_step = [self._compiled_step(tier, limits) for tier, limits in zip(tiers, bounds, strict=True)]
         self._condition = [compiled(tier.condition) for tier in tiers]
         self._prefill = [compiled(tier.prefill) for tier in tiers]
 
     @staticmethod
-    def _compiled_step(
-        tier: Tier, limits: np.ndarray, temperature: float, top_components: int | None
-    ) -> Callable[..., DecoderState]:
+    def _compiled_step(tier: Tier, limits: np.ndarray) -> Callable[..., DecoderState]:
         low, high, silence = (ops.convert_to_tensor(limit) for limit in limits)
 
-        def step(state: DecoderState, condition: dict[str, Tensor], uniform: Tensor, normal: Tensor) -> DecoderState:
+        def step(
+            state: DecoderState, condition: dict[str, Tensor], uniform: Tensor, normal: Tensor, tempering: Tensor
+        ) -> DecoderState:
             def sample_fn(parameters: Tensor, f: Tensor) -> Tensor:
                 drawn = mixture.sample(
-                    parameters,
+                    _tempered(parameters, tempering),
                     row(uniform, f),
                     row(normal, f),
                     min_sigma=tier.min_sigma,
-                    temperature=temperature,
-                    top_components=top_components,
+                    temperature=1.0,
                 )
                 return ops.where(drawn < row(silence, f), row(low, f), ops.clip(drawn, row(low, f), row(high, f)))
 
@@ -123,15 +154,18 @@ class Sampler:
         count: int,
         frames: int,
         seed: int,
+        settings: SamplingSettings | None = None,
         *,
         singers: np.ndarray | None = None,
         prime: np.ndarray | None = None,
-        on_frame: OnFrame | None = None,
+        on_frame: OnFrame = lambda: None,
     ) -> np.ndarray:
         """Draw ``count`` spectrograms of ``frames`` frames; equal seeds give equal samples.
 
         Parameters
         ----------
+        settings
+            Temperature and components; None: those of the model itself.
         singers : (count,), int
             Indices of the singers; index 0 for all if None.
         prime : (prime frames, bands)
@@ -145,43 +179,134 @@ class Sampler:
         float32 (count, frames, bands)
             Normalised log-mel, without the prime.
         """
-        divisor, band_divisor = divisors(len(self.tiers))
-        known = np.zeros((0, self.tiers[0].bands * band_divisor), np.float32) if prime is None else prime
-        known = known[len(known) % divisor :]
-        total = len(known) + _round_up(frames, divisor)
+        settings = settings or SamplingSettings()
+        known, drawn_frames = self._known(prime), _round_up(frames, divisors(len(self.tiers))[0])
         singers = np.zeros(count, np.int32) if singers is None else np.asarray(singers, np.int32)
 
         def draw(first: int) -> np.ndarray:
             group = np.resize(singers[first : first + GROUP], GROUP)
-            return self._draw(range(first, first + GROUP), known, total, seed, group, on_frame or (lambda: None))
+            noises = self._noises(seed, range(first, first + GROUP))
+            return self._continue(known, drawn_frames, noises, group, settings, on_frame)
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             drawn = list(pool.map(draw, range(0, count, GROUP)))
-        return np.concatenate(drawn)[:count, len(known) : len(known) + frames]
+        return np.concatenate(drawn)[:count, :frames]
 
-    def _draw(
-        self, samples: range, known: np.ndarray, total: int, seed: int, singers: np.ndarray, on_frame: OnFrame
+    def stream(
+        self,
+        settings: SamplingSettings,
+        seed: int,
+        block: int,
+        *,
+        singer: int = 0,
+        prime: np.ndarray | None = None,
+    ) -> Iterator[np.ndarray]:
+        """Draw one spectrogram without end, ``block`` frames at a time; each is float32 (block, bands), normalised.
+
+        With one tier it is the first sample of :meth:`sample` of the same seed, however long that is. Later tiers see
+        frames of the earlier ones that are still to come; so with several tiers each block is drawn whole, and
+        continues the one before it. The tiers must be able to divide ``block``.
+        """
+        singers = np.full(GROUP, singer, np.int32)
+        noises, known = self._noises(seed, range(GROUP)), self._known(prime)
+        if len(self.tiers) == 1:
+            condition = self._condition[0]({"singer": singers}) if self.tiers[0].singers else {}
+            state = self._start(0, known, condition)
+            while True:
+                state, x = self._frames(0, state, condition, noises[0](block), settings)
+                yield x[0]
+        while True:
+            x = self._continue(known, block, noises, singers, settings)
+            yield x[0]
+            known = x
+
+    def _known(self, prime: np.ndarray | None) -> np.ndarray:
+        """The frames that a group continues, as many as the tiers can divide; (GROUP, frames, bands)."""
+        divisor, band_divisor = divisors(len(self.tiers))
+        known = np.zeros((0, self.tiers[0].bands * band_divisor), np.float32) if prime is None else prime
+        known = known[len(known) % divisor :]
+        return np.broadcast_to(known, (GROUP, *known.shape))
+
+    def _noises(self, seed: int, samples: range) -> list[Noise]:
+        tiers = len(self.tiers)
+        bands = self.tiers[0].bands * divisors(tiers)[1]
+        return [Noise(seed, samples, shape(number, tiers, 0, bands).bands, number) for number in range(1, tiers + 1)]
+
+    def _continue(
+        self,
+        known: np.ndarray,
+        frames: int,
+        noises: Sequence[Noise],
+        singers: np.ndarray,
+        settings: SamplingSettings,
+        on_frame: OnFrame = lambda: None,
     ) -> np.ndarray:
-        """Spectrograms (samples, total, bands) that begin with the known frames."""
+        """The ``frames`` frames (GROUP, frames, bands) that follow the known ones of a group."""
         parts: list[np.ndarray] = []
         for i, (tier, part) in enumerate(zip(self.tiers, split(known, len(self.tiers)), strict=True)):
-            frames, bands = shape(i + 1, len(self.tiers), total, known.shape[1])
-            x = np.empty((GROUP, frames, bands), np.float32)
-            x[:, : len(part)] = part
             inputs: Inputs = {"singer": singers}
             if parts:
                 inputs["context"] = interleave(parts)
             condition = self._condition[i](inputs) if parts or tier.singers else {}
-            state = tier.initial(GROUP)
-            if len(part):
-                state = self._prefill[i](x[:, : len(part)], tier.condition_at(condition, 0, len(part)))
-            draws = zip(*noise(seed, samples, frames - len(part), bands, i + 1), strict=True)
-            for t, (uniform, normal) in enumerate(draws, start=len(part)):
-                state = self._frame_step[i](state, tier.condition_at(condition, t, t + 1), uniform, normal)
-                x[:, t] = ops.convert_to_numpy(state.frame)
-                on_frame()
-            parts.append(x)
-        return interleave(parts)
+            state, first = self._start(i, part, condition), part.shape[1]
+            draws = noises[i](shape(i + 1, len(self.tiers), frames, 0).frames)
+            _, x = self._frames(i, state, condition, draws, settings, on_frame, first)
+            parts.append(np.concatenate([part, x], axis=1))
+        return interleave(parts)[:, known.shape[1] :]
+
+    def _start(self, i: int, part: np.ndarray, condition: dict[str, Tensor]) -> DecoderState:
+        """The state of tier ``i`` after its part (GROUP, frames, bands) of the known frames."""
+        frames = part.shape[1]
+        if not frames:
+            return self.tiers[i].initial(GROUP)
+        return self._prefill[i](np.ascontiguousarray(part), self.tiers[i].condition_at(condition, 0, frames))
+
+    def _frames(
+        self,
+        i: int,
+        state: DecoderState,
+        condition: dict[str, Tensor],
+        draws: tuple[np.ndarray, np.ndarray],
+        settings: SamplingSettings,
+        on_frame: OnFrame = lambda: None,
+        first: int = 0,
+    ) -> tuple[DecoderState, np.ndarray]:
+        """Draw a frame of tier ``i`` for each of the ``draws``; the new state and the values (GROUP, frames, bands).
+
+        ``first`` is the index of the first of them among the frames of ``condition``.
+        """
+        tier = self.tiers[i]
+        x = np.empty((GROUP, len(draws[0]), tier.bands), np.float32)
+        for t, noise in enumerate(zip(*draws, strict=True)):
+            at = tier.condition_at(condition, first + t, first + t + 1)
+            state = self._frame_step[i](state, at, *_scaled(*noise, settings, tier.num_components))
+            x[:, t] = ops.convert_to_numpy(state.frame)
+            on_frame()
+        return state, x
+
+
+def _scaled(
+    uniform: np.ndarray, normal: np.ndarray, settings: SamplingSettings, num_components: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Noise for a temperature, and the tempering of the mixtures: temperature of the weights, number of components.
+
+    Compiled code takes them as values, so that it is compiled once for all temperatures. Temperature 0 is the heaviest
+    component without its spread.
+    """
+    temperature, components = settings.temperature, settings.top_components or num_components
+    if temperature == 0:
+        return np.full_like(uniform, LEAST_UNIFORM), np.zeros_like(normal), np.array([1, 1], np.float32)
+    tempering = np.array([temperature, components], np.float32)
+    return np.maximum(uniform, LEAST_UNIFORM), normal * np.float32(math.sqrt(temperature)), tempering
+
+
+def _tempered(parameters: Tensor, tempering: Tensor) -> Tensor:
+    """Mixture parameters (..., 3 K) whose weights are those of a temperature, of the heaviest components only."""
+    mean, log_sigma, logits = ops.split(parameters, 3, axis=-1)
+    heavier = ops.expand_dims(logits, -2) > ops.expand_dims(logits, -1)  # (..., K, others)
+    rank = ops.sum(ops.cast(heavier, "float32"), axis=-1)
+    logits = ops.where(rank < tempering[1], logits / tempering[0], -float("inf"))
+    return ops.concatenate([mean, log_sigma, logits], axis=-1)
 
 
 def _round_up(frames: int, divisor: int) -> int:

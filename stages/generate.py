@@ -33,12 +33,13 @@ from melnet.data.dataset import UnknownSinger
 from melnet.data.pitch_tracks import PitchTracksError, read_pitch_tracks
 from melnet.data.samples import Samples
 from melnet.data.shards import ShardError, Shards
-from melnet.generation import Generated, GenerationConfig, Invert, griffin_lim, sampler, singer_ids
+from melnet.generation import Generated, GenerationConfig
 from melnet.generation import generate as sample
 from melnet.model_files import ModelError
 from melnet.prime import Prime, read_prime
-from melnet.saved import ModelConfig, load
-from melnet.vocoder.saved import GRIFFIN_LIM, VOCODER, Inversion, load_vocoder
+from melnet.saved import ModelConfig
+from melnet.singing import Invert, Model, load
+from melnet.vocoder.saved import GRIFFIN_LIM, VOCODER, settings_path
 from stages.command import StageError, main
 from stages.parameters import Generate, Params
 from stages.paths import METRICS, MODELS, PITCH, SAMPLES, SHARDS, SPECTROGRAMS
@@ -56,38 +57,29 @@ def generate(params: Params) -> None:
         settings.temperature,
         settings.top_components,
         settings.seed,
-        settings.griffin_lim_iterations,
     )
     try:
-        config, tiers = load(MODELS)
+        model = load(MODELS, vocoder=settings.inversion != GRIFFIN_LIM, warm_up=False)
         train, test = Shards(SHARDS / "train"), Shards(SHARDS / "test")
-        prime = _prime(settings, config)
-        singers = singer_ids(_singers(settings, config), config.singers, generation.drawn)
-        _announce(settings, config)
-        invert, inversion = _inversion(settings, config, generation)
-        drawn = sampler(config, tiers, generation)
-        steps = drawn.steps(generation.drawn, settings.frames)
-        with progress(total=steps, label="generate", unit="frames") as bar:
-            generated = sample(config, drawn, generation, invert, singers, prime, bar.update)
+        prime = _prime(settings, model.config)
+        singers = _singers(settings, model)
+        if settings.inversion != GRIFFIN_LIM and model.vocoder is None:
+            raise StageError(f"{settings_path(MODELS)}: no such file; the stage vocoder makes it")
+        _announce(settings, model.config)
+        by_griffin_lim = model.inverter(GRIFFIN_LIM, settings.seed, settings.griffin_lim_iterations)
+        by_vocoder = model.inversion(settings.inversion) == VOCODER
+        invert = model.inverter(VOCODER, settings.seed) if by_vocoder else by_griffin_lim
+        with progress(total=model.steps(generation.drawn, settings.frames), label="generate", unit="frames") as bar:
+            generated = sample(model, generation, invert, singers, prime, bar.update)
         baselines = Baselines.from_dict(json.loads((MODELS / "baselines.json").read_text(encoding="utf-8")))
         tracks = read_pitch_tracks(PITCH)
-        found = compare(config, generated, invert, baselines, train, test, tracks, settings.seed)
-        other = griffin_lim(config.mel, generation) if inversion == VOCODER else None
-        _write_samples(config, generated, prime, other, found.nearest)
+        found = compare(model.config, generated, invert, baselines, train, test, tracks, settings.seed)
+        _write_samples(model.config, generated, prime, by_griffin_lim if by_vocoder else None, found.nearest)
         write_json(METRICS / "generate.json", found.metrics)
     except (ShardError, ModelError, PitchTracksError, UnknownSinger) as error:
         raise StageError(str(error)) from error
-    seconds = generated.audio.size / config.mel.sample_rate
+    seconds = generated.audio.size / model.sample_rate
     print(f"{SAMPLES}: {settings.count} samples, {seconds:.1f} s of audio; {time.monotonic() - started:.0f} s")
-
-
-def _inversion(settings: Generate, config: ModelConfig, generation: GenerationConfig) -> tuple[Invert, Inversion]:
-    """The function that turns spectrograms into audio, and its name; Griffin-Lim needs no trained vocoder."""
-    if settings.inversion != GRIFFIN_LIM:
-        vocoder, preferred = load_vocoder(MODELS, config.mel, config.singers)
-        if VOCODER in (settings.inversion, preferred):
-            return lambda log_mels, singers: vocoder(log_mels, singers.tolist(), generation.seed), VOCODER
-    return griffin_lim(config.mel, generation), GRIFFIN_LIM
 
 
 def _prime(settings: Generate, config: ModelConfig) -> Prime | None:
@@ -99,13 +91,16 @@ def _prime(settings: Generate, config: ModelConfig) -> Prime | None:
         raise StageError(f"generate.prime: {error}") from error
 
 
-def _singers(settings: Generate, config: ModelConfig) -> list[str]:
-    """The names of ``generate.singer``, all of which the model knows."""
+def _singers(settings: Generate, model: Model) -> list[str]:
+    """The names of ``generate.singer``, all of which the model knows; none for a model without singers."""
     names = [settings.singer] if isinstance(settings.singer, str) else settings.singer or []
-    for name in names if config.singers else []:
-        if name not in config.singers:
-            raise StageError(f"generate.singer: the model does not know {name!r}; it knows {', '.join(config.singers)}")
-    return names if config.singers else []
+    if not model.singers:
+        return []
+    try:
+        model.singer_ids(names, len(names))
+    except UnknownSinger as error:
+        raise StageError(f"generate.singer: {error}") from error
+    return names
 
 
 def _announce(settings: Generate, config: ModelConfig) -> None:

@@ -21,8 +21,9 @@ from bench.common import ROOT, Claim, report
 from melnet.audio.convert import convert, inspect
 from melnet.audio.files import read_mono, write_wav
 from melnet.audio.spectrogram import log_mel
-from melnet.sampling import Sampler
-from melnet.saved import ModelConfig, load
+from melnet.prime import Prime
+from melnet.saved import ModelConfig
+from melnet.singing import load
 from stages.demo_voice.voice import song
 
 RESULTS = ROOT / "bench/quality/priming.json"
@@ -35,13 +36,10 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=ROOT, help="folder of a finished run")
     parser.add_argument("--corpus", type=Path, help="recordings that the model was not trained on")
     arguments = parser.parse_args()
-    config, tiers = load(arguments.work / "models")
-    mels = held_out(config, arguments.corpus)
-    rate = 1 / config.mel.seconds_per_frame
+    model = load(arguments.work / "models", warm_up=False)
+    mels = held_out(model.config, arguments.corpus)
+    rate = 1 / model.config.mel.seconds_per_frame
     known, second = round(PRIME_SECONDS * rate), round(rate)
-    normalisation = config.normalisation
-    low, high = (normalisation.normalise(limit) for limit in (normalisation.low, normalisation.high))
-    sampler = Sampler(tiers, low, high)
     rows = []
     for index, (name, mel) in enumerate(mels):
         others = [
@@ -52,8 +50,8 @@ def main() -> None:
         ]
         distances = []
         for end in (round(seconds * rate) for seconds in ENDS):
-            prime = normalisation.normalise(mel[end - known : end])
-            sung = normalisation.denormalise(sampler.sample(SAMPLES, second, seed=index, prime=prime))
+            prime = Prime(signal=np.zeros(0, np.float32), log_mel=mel[end - known : end])
+            sung = model.sample(second, count=SAMPLES, seed=index, prime=prime)
             to_others = np.mean([np.abs(sung - other).mean() for other in others])
             distances.append((float(np.abs(sung - mel[end : end + second]).mean()), float(to_others)))
         rows.append({"recording": name, "passages": distances})

@@ -20,8 +20,7 @@ from bench.common import ROOT, Claim, report
 from bench.quality.workspace import Workspace
 from melnet.comparison import frechet_by_singer, recorded_statistics
 from melnet.data.shards import Shards
-from melnet.generation import GenerationConfig, sampler
-from melnet.saved import load
+from melnet.singing import load
 
 RESULTS = ROOT / "bench/quality/singers.json"
 TEMPERATURES = (0.8, 0.9, 1.0)
@@ -62,14 +61,20 @@ def main() -> None:
 
 def measured(workspace: Workspace, temperature: float) -> dict[str, dict[str, float]]:
     """Distance of the samples for each singer from the held-out recordings of each singer."""
-    config, tiers = load(workspace.folder / "models")
+    model = load(workspace.folder / "models", warm_up=False)
+    config = model.config
     splits = (Shards(workspace.folder / "data/shards" / split) for split in ("valid", "test"))
     _, recorded = recorded_statistics(config, *splits)
     settings = workspace.params.generate
     singers = np.repeat(np.arange(len(config.singers)), COUNT)
-    generation = GenerationConfig(len(singers), settings.frames, temperature=temperature)
-    sampled = sampler(config, tiers, generation).sample(len(singers), settings.frames, settings.seed, singers=singers)
-    return frechet_by_singer(config.singers, sampled, singers, recorded)
+    sampled = model.sample(
+        settings.frames,
+        count=len(singers),
+        temperature=temperature,
+        seed=settings.seed,
+        singer=[config.singers[singer_id] for singer_id in singers],
+    )
+    return frechet_by_singer(config.singers, config.normalisation.normalise(sampled), singers, recorded)
 
 
 if __name__ == "__main__":

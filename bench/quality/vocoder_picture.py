@@ -15,11 +15,10 @@ from PIL import Image
 
 from bench.common import ROOT
 from melnet.audio.files import read_mono
-from melnet.audio.griffin_lim import mel_to_audio
-from melnet.data.dataset import ids_of, passages
+from melnet.data.dataset import passages
 from melnet.data.shards import Shards
-from melnet.saved import load_config
-from melnet.vocoder.saved import load_vocoder
+from melnet.singing import load
+from melnet.vocoder.saved import GRIFFIN_LIM, VOCODER, Inversion
 from stages.corpus.manifest import read_manifest
 from stages.figures import COLOURS, DPI, save
 
@@ -33,16 +32,15 @@ def main() -> None:
     parser.add_argument("--project", type=Path, default=ROOT)
     parser.add_argument("--output", type=Path, default=ROOT / "docs/vocoder.png")
     arguments = parser.parse_args()
-    config = load_config(arguments.project / "models")
-    mel = config.mel
-    vocoder, _ = load_vocoder(arguments.project / "models", mel, config.singers)
+    model = load(arguments.project / "models", warm_up=False)
+    mel = model.config.mel
     [passage] = passages(Shards(arguments.project / "data/shards/test"), 1, round(SECONDS / mel.seconds_per_frame))
     clean = arguments.project / "data/24k"
     files = {row["path"]: row["output"] for row in read_manifest(clean)}
-    log_mels = passage.log_mel[None]
+    inversions: dict[str, Inversion] = {"vocoder": VOCODER, "Griffin-Lim": GRIFFIN_LIM}
     copies = {
-        "vocoder": vocoder(log_mels, ids_of([passage.singer], config.singers).tolist())[0],
-        "Griffin-Lim": mel_to_audio(log_mels, mel, iterations=32, seed=1)[0],
+        title: model.invert(passage.log_mel[None], singer=passage.singer or None, inversion=inversion)[0]
+        for title, inversion in inversions.items()
     }
     length = len(copies["vocoder"])
     recorded = read_mono(clean / files[passage.recording], passage.start_frame * mel.hop_length, length)

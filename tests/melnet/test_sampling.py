@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from keras import ops
 
+from melnet import sampling
 from melnet.backend import compiled
+from melnet.model import mixture
 from melnet.model.multiscale import shape, split, target_and_context
 from melnet.model.tier import Tier
-from melnet.sampling import GROUP, Sampler, noise
+from melnet.sampling import GROUP, Noise, Sampler, SamplingSettings
 
 BANDS = 6
 LOW, HIGH = np.linspace(-3, -2, BANDS, dtype=np.float32), np.full(BANDS, 3, np.float32)
@@ -97,9 +99,9 @@ def test_a_prime_is_continued_as_a_sample_continues_itself(tiers, known):
 
     Temperature 0 leaves no chance in what is drawn from them, so that equal mixtures are equal values.
     """
-    sampler = Sampler(tiers, np.full(BANDS, -9, np.float32), np.full(BANDS, 9, np.float32), temperature=0.0)
+    sampler = Sampler(tiers, np.full(BANDS, -9, np.float32), np.full(BANDS, 9, np.float32))
     prime = np.random.default_rng(3).normal(size=(known, BANDS)).astype(np.float32)
-    drawn = sampler.sample(1, 4, seed=1, prime=prime)
+    drawn = sampler.sample(1, 4, 1, SamplingSettings(temperature=0.0), prime=prime)
     used = prime[known % 2 :] if len(tiers) > 1 else prime
     whole = np.concatenate([used[None], drawn], axis=1)
     for number, tier in enumerate(tiers, start=1):
@@ -112,19 +114,68 @@ def test_a_prime_is_continued_as_a_sample_continues_itself(tiers, known):
         np.testing.assert_allclose(target[:, beginning:], modes[:, beginning:], atol=1e-4)
 
 
-def test_temperature_zero_has_no_chance_in_it(tiers):
-    samples = Sampler(tiers, LOW, HIGH, temperature=0.0).sample(2, 7, seed=5)
+def test_temperature_zero_has_no_chance_in_it(sampler):
+    samples = sampler.sample(2, 7, 5, SamplingSettings(temperature=0.0))
     np.testing.assert_array_equal(samples[0], samples[1])
 
 
-def test_one_top_component_leaves_its_spread(tiers):
-    samples = Sampler(tiers, LOW, HIGH, top_components=1).sample(2, 7, seed=5)
+def test_one_top_component_leaves_its_spread(sampler):
+    samples = sampler.sample(2, 7, 5, SamplingSettings(top_components=1))
     assert (samples[0] != samples[1]).mean() > 0.5
 
 
+@pytest.mark.parametrize(("temperature", "top"), [(1.0, None), (0.7, None), (1.5, 2), (0.0, None)])
+def test_draws_are_those_of_the_mixture(rng, temperature, top):
+    """The scaled noise and the tempered weights give what :func:`melnet.model.mixture.sample` draws."""
+    parameters = rng.normal(size=(500, 9)).astype(np.float32)
+    uniform, normal = rng.random(500, np.float32), rng.standard_normal(500, np.float32)
+    expected = mixture.sample(parameters, uniform, normal, min_sigma=0.02, temperature=temperature, top_components=top)
+    *noise, tempering = sampling._scaled(uniform, normal, SamplingSettings(temperature, top), 3)
+    tempered = sampling._tempered(ops.convert_to_tensor(parameters), ops.convert_to_tensor(tempering))
+    found = mixture.sample(tempered, *noise, min_sigma=0.02, temperature=1.0)
+    np.testing.assert_allclose(ops.convert_to_numpy(found), ops.convert_to_numpy(expected), atol=1e-5)
+
+
+def test_a_stream_is_the_first_sample(tiers, sampler, samples):
+    """With several tiers its first block is, as long as that block."""
+    stream = sampler.stream(SamplingSettings(), seed=5, block=2)
+    found = np.concatenate([next(stream) for _ in range(3)])
+    if len(tiers) == 1:
+        np.testing.assert_array_equal(found, samples[0, :6])
+    else:
+        np.testing.assert_array_equal(found[:2], sampler.sample(1, 2, seed=5)[0])
+        assert (found[2:4] != found[4:]).mean() > 0.5
+
+
+def test_a_stream_continues_a_prime_and_sings_for_a_singer(tiers, sampler):
+    prime = np.random.default_rng(3).normal(size=(4, BANDS)).astype(np.float32)
+    first = next(sampler.stream(SamplingSettings(), seed=5, block=4, singer=1, prime=prime))
+    np.testing.assert_array_equal(first, sampler.sample(1, 4, seed=5, singers=np.ones(1), prime=prime)[0])
+
+
+def test_the_temperature_of_a_stream_can_be_changed_meanwhile(sampler):
+    settings = SamplingSettings()
+    streams = [sampler.stream(settings, seed=seed, block=2) for seed in (1, 2)]
+    assert (next(streams[0]) != next(streams[1])).mean() > 0.5
+    settings.temperature = 0.0
+    cold = [sampler.stream(settings, seed=seed, block=2) for seed in (1, 2)]
+    np.testing.assert_array_equal(next(cold[0]), next(cold[1]))
+    settings.top_components = 1
+    for name, value in (("temperature", -0.5), ("temperature", float("nan")), ("top_components", 0)):
+        with pytest.raises(ValueError, match=f"{name}: {value}"):
+            setattr(settings, name, value)
+
+
 def test_noise_of_a_sample_is_its_own():
-    few, many = noise(1, range(2), 3, 4), noise(1, range(5), 6, 4)
+    few, many = Noise(1, range(2), 4)(3), Noise(1, range(5), 4)(6)
     for a, b in zip(few, many, strict=True):
         np.testing.assert_array_equal(a, b[:3, :, :2])
     assert len(np.unique(many[0])) == many[0].size
-    assert not (noise(1, range(2), 3, 4, tier=2)[0] == few[0]).any()
+    assert not (Noise(1, range(2), 4, tier=2)(3)[0] == few[0]).any()
+
+
+def test_noise_goes_on_from_call_to_call():
+    piecewise = Noise(1, range(2), 3)
+    pieces = zip(*(piecewise(frames) for frames in (1, 3, 2)), strict=True)
+    for found, whole in zip(map(np.concatenate, pieces), Noise(1, range(2), 3)(6), strict=True):
+        np.testing.assert_array_equal(found, whole)

@@ -1,0 +1,380 @@
+"""A trained model, to sing with: spectrograms, audio, likelihoods, and audio without end.
+
+Everything comes from one folder, ``models/`` of a finished run; see :mod:`melnet.saved` for its files.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+import soxr
+
+from melnet.audio.griffin_lim import mel_to_audio
+from melnet.audio.integrity import UnusableAudio
+from melnet.audio.spectrogram import log_mel
+from melnet.data.dataset import UnknownSinger, ids_of
+from melnet.likelihood import Likelihood
+from melnet.model.tier import Tier
+from melnet.prime import PRIME_SECONDS, Prime, read_prime
+from melnet.sampling import OnFrame, Sampler, SamplingSettings
+from melnet.saved import ModelConfig
+from melnet.saved import load as load_tiers
+from melnet.streaming import GriffinLimStream, Stream
+from melnet.vocoder.saved import GRIFFIN_LIM, VOCODER, Inversion, load_vocoder
+from melnet.vocoder.synthesis import Vocoder
+
+GRIFFIN_LIM_ITERATIONS = 32
+STREAMED_FRAMES = 4  # that a model of one tier draws at a time for a stream
+SCORED_SLICES = 16  # whose likelihood is computed at a time
+
+Singers: TypeAlias = str | Sequence[str] | None
+"""a singer, or several who take turns from item to item; None: all that the model knows"""
+WantedInversion: TypeAlias = Inversion | Literal["auto"]
+"""``auto`` is the one that did better on the validation split, and Griffin-Lim without a vocoder"""
+Invert: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""log-mel (items, frames, bands) and singer ids (items,) -> audio (items, (frames - 1) * hop_length)"""
+
+
+class Model:
+    """A trained model and, if there is one, its vocoder; :func:`load` reads it.
+
+    Equal arguments give equal results on one kind of processor. The first use of each kind compiles some functions,
+    which takes seconds; :meth:`warm_up` does so in advance.
+
+    >>> from melnet.audio.mel import MelSpec
+    >>> from melnet.data.dataset import Normalisation
+    >>> from melnet.saved import TierConfig, build_tier
+    >>> config = ModelConfig(
+    ...     MelSpec(),
+    ...     frames=10,
+    ...     cell="lstm",
+    ...     num_components=1,
+    ...     min_sigma=0.02,
+    ...     tiers=["tier-1"],
+    ...     singers=[],
+    ...     normalisation=Normalisation.identity(32),
+    ... )
+    >>> model = Model(config, [build_tier(config, "tier-1", TierConfig(layers=1, hidden=4), seed=1)])
+    >>> audio = model.sing(seconds=1.5, count=2)
+    >>> audio.shape, model.sample(frames=20, count=2, temperature=0.9).shape
+    ((2, 36000), (2, 20, 32))
+    >>> len(next(model.stream(chunk_seconds=0.1)))
+    2400
+    >>> bool(model.score(audio[0], model.sample_rate) > 0)
+    True
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        tiers: Sequence[Tier],
+        vocoder: Vocoder | None = None,
+        preferred: Inversion = GRIFFIN_LIM,
+    ) -> None:
+        self.config, self.tiers, self.vocoder, self.preferred = config, tiers, vocoder, preferred
+
+    @property
+    def sample_rate(self) -> int:
+        """Of all audio, in Hz."""
+        return self.config.mel.sample_rate
+
+    @property
+    def singers(self) -> list[str]:
+        """Names of the singers that the model knows; none if it was trained without."""
+        return self.config.singers
+
+    def sing(
+        self,
+        seconds: float,
+        *,
+        count: int = 1,
+        temperature: float = 1.0,
+        top_components: int | None = None,
+        seed: int = 1,
+        singer: Singers = None,
+        prime: str | Path | Prime | None = None,
+        prime_seconds: float = PRIME_SECONDS,
+        inversion: WantedInversion = "auto",
+        on_frame: OnFrame = lambda: None,
+    ) -> np.ndarray:
+        """Audio of new samples, float32 (count, seconds * sample_rate), not limited to ±1.
+
+        Parameters
+        ----------
+        inversion
+            ``vocoder``, ``griffin-lim`` or ``auto``.
+        count, temperature, top_components, seed, singer, prime, prime_seconds, on_frame
+            See :meth:`sample`, which also has the errors.
+        """
+        invert = self.inverter(inversion, seed)
+        samples = round(seconds * self.sample_rate)
+        if samples < 1:
+            raise ValueError(f"seconds: {seconds} is less than one sample")
+        log_mels = self.sample(
+            self.frames(seconds),
+            count=count,
+            temperature=temperature,
+            top_components=top_components,
+            seed=seed,
+            singer=singer,
+            prime=prime,
+            prime_seconds=prime_seconds,
+            on_frame=on_frame,
+        )
+        return invert(log_mels, self.singer_ids(singer, count))[:, :samples]
+
+    def sample(
+        self,
+        frames: int,
+        *,
+        count: int = 1,
+        temperature: float = 1.0,
+        top_components: int | None = None,
+        seed: int = 1,
+        singer: Singers = None,
+        prime: str | Path | Prime | None = None,
+        prime_seconds: float = PRIME_SECONDS,
+        on_frame: OnFrame = lambda: None,
+    ) -> np.ndarray:
+        """New log-mel spectrograms, float32 (count, frames, bands), in nats of mel power.
+
+        Parameters
+        ----------
+        temperature, top_components
+            See :func:`melnet.model.mixture.sample`: lower values are more conservative.
+        seed
+            A sample depends on it and on its own number, not on the samples drawn with it.
+        singer
+            Name of the singer, or several who take turns; None: all that the model knows.
+        prime
+            A recording, or the path of one, whose end every sample continues.
+        prime_seconds
+            How much of its end is listened to.
+        on_frame
+            Called for each of :meth:`steps`, from several threads.
+
+        Raises
+        ------
+        UnknownSinger
+            The model does not know the singer.
+        UnusableAudio
+            The prime cannot be read, is too short or silent.
+        ValueError
+            A number is out of range.
+        """
+        normalisation = self.config.normalisation
+        sampled = self._sampler.sample(
+            count,
+            frames,
+            seed,
+            SamplingSettings(temperature, top_components),
+            singers=self.singer_ids(singer, count),
+            prime=self._known(prime, prime_seconds),
+            on_frame=on_frame,
+        )
+        return normalisation.denormalise(sampled)
+
+    def steps(self, count: int, frames: int) -> int:
+        """How often :meth:`sample` calls ``on_frame``."""
+        return self._sampler.steps(count, frames)
+
+    def frames(self, seconds: float) -> int:
+        """Frames of a spectrogram whose audio is as long or, since it is whole hops, less than a hop longer."""
+        return 1 + max(1, -(-round(seconds * self.sample_rate) // self.config.mel.hop_length))
+
+    def invert(
+        self,
+        log_mels: np.ndarray,
+        *,
+        singer: Singers = None,
+        seed: int = 1,
+        inversion: WantedInversion = "auto",
+    ) -> np.ndarray:
+        """Audio of spectrograms (items, frames, bands), float32 (items, (frames - 1) * hop_length).
+
+        Raises
+        ------
+        UnknownSinger
+            The model does not know the singer.
+        ValueError
+            A spectrogram holds values that are not finite or too large; or the model has no vocoder, but one is wanted.
+        """
+        return self.inverter(inversion, seed)(log_mels, self.singer_ids(singer, len(log_mels)))
+
+    def inverter(
+        self, inversion: WantedInversion = "auto", seed: int = 1, iterations: int = GRIFFIN_LIM_ITERATIONS
+    ) -> Invert:
+        """The function that turns spectrograms into audio; ``iterations`` are those of Griffin-Lim."""
+        vocoder = self._vocoder(inversion)
+        if vocoder is None:
+            return lambda log_mels, _: mel_to_audio(log_mels, self.config.mel, iterations, seed)
+        return lambda log_mels, singer_ids: vocoder(log_mels, singer_ids.tolist(), seed)
+
+    def inversion(self, wanted: WantedInversion = "auto") -> Inversion:
+        """The inversion that is used where this one is wanted."""
+        return GRIFFIN_LIM if self._vocoder(wanted) is None else VOCODER
+
+    def stream(
+        self,
+        *,
+        temperature: float = 1.0,
+        top_components: int | None = None,
+        seed: int = 1,
+        singer: str | None = None,
+        prime: str | Path | Prime | None = None,
+        prime_seconds: float = PRIME_SECONDS,
+        inversion: WantedInversion = "auto",
+        chunk_seconds: float = 0.25,
+    ) -> Stream:
+        """Audio without end, in chunks of float32 (chunk_seconds * sample_rate,); the memory it takes does not grow.
+
+        ``stream.settings.temperature`` and ``stream.settings.top_components`` can be changed at any time. Chunks join
+        without a seam: the vocoder carries its state on, and Griffin-Lim's blocks are crossfaded.
+
+        With one tier and the vocoder, the stream begins like :meth:`sing` with the same arguments, up to rounding and
+        to the last second of that, which knows that silence follows. With Griffin-Lim the spectrograms are equal, the
+        phases are not. With several tiers the stream continues itself in blocks of as many frames as the slices that
+        the model was trained on, and only the first block is that of :meth:`sample`.
+
+        Parameters are those of :meth:`sing`; without a singer, the first one sings. The errors are the same.
+        """
+        config = self.config
+        mel, chunk_samples = config.mel, round(chunk_seconds * self.sample_rate)
+        if chunk_samples < 1:
+            raise ValueError(f"chunk_seconds: {chunk_seconds} is less than one sample")
+        [singer_id] = self.singer_ids(singer, 1).tolist()
+        settings = SamplingSettings(temperature, top_components)
+        normalised = self._sampler.stream(
+            settings,
+            seed,
+            STREAMED_FRAMES if len(self.tiers) == 1 else config.frames,
+            singer=singer_id,
+            prime=self._known(prime, prime_seconds),
+        )
+        frames = map(config.normalisation.denormalise, normalised)
+        if (vocoder := self._vocoder(inversion)) is None:
+            push = GriffinLimStream(mel, GRIFFIN_LIM_ITERATIONS, seed).push
+        else:
+            voice = vocoder.stream(1, [singer_id], seed)
+
+            def push(log_mel: np.ndarray) -> np.ndarray:
+                return voice.push(log_mel[None])[0]
+
+        return Stream(frames, push, settings, chunk_samples)
+
+    def score(self, audio: np.ndarray, rate: float, *, singer: str | None = None) -> float:
+        """Negative log-likelihood of a recording in nats per element of its normalised log-mel spectrogram.
+
+        It is comparable with ``nll`` in ``metrics/evaluate.json``: the recording is cut into slices as long as those
+        that the model was trained on, and a shorter rest is left out. Lower is more like the train split.
+
+        Parameters
+        ----------
+        audio : (samples,)
+            One channel, full scale ±1.
+        rate
+            Its sample rate in Hz.
+        singer
+            Name of the singer; None: the first that the model knows.
+
+        Raises
+        ------
+        UnknownSinger
+            The model does not know the singer.
+        UnusableAudio
+            The audio is shorter than a slice, or has another shape or values that are not finite.
+        """
+        audio = np.asarray(audio)
+        if audio.ndim != 1 or not np.isfinite(audio).all():
+            raise UnusableAudio(f"samples of shape {audio.shape} are not one channel of finite numbers")
+        config = self.config
+        signal = soxr.resample(audio.astype(np.float64), rate, self.sample_rate, quality="VHQ")
+        mels = config.normalisation.normalise(log_mel(signal.astype(np.float32), config.mel))
+        count = len(mels) // config.frames
+        if not count:
+            least = (config.frames - 1) * config.mel.seconds_per_frame
+            raise UnusableAudio(f"{len(audio) / rate:.2f} s are too short; at least {least:.2f} s are needed, a slice")
+        slices = mels[: count * config.frames].reshape(count, config.frames, -1)
+        # Batches of one size, so that the likelihood is compiled once.
+        padded = np.zeros((-(-count // SCORED_SLICES) * SCORED_SLICES, *slices.shape[1:]), np.float32)
+        padded[:count] = slices
+        singers = np.repeat(self.singer_ids(singer, 1), SCORED_SLICES)
+        nats = [self._likelihood.nats(batch, singers) for batch in np.split(padded, len(padded) // SCORED_SLICES)]
+        return float(np.concatenate(nats)[:count].mean(dtype=np.float64))
+
+    def warm_up(self) -> None:
+        """Compile what singing needs, so that the first sound comes at once."""
+        # So much that a model of several tiers also continues its first block.
+        next(self.stream(chunk_seconds=2 * self.config.frames * self.config.mel.seconds_per_frame))
+
+    def singer_ids(self, singer: Singers, count: int) -> np.ndarray:
+        """Singer ids of ``count`` items, which take turns; (count,) int32, all 0 for a model without singers.
+
+        Raises
+        ------
+        UnknownSinger
+            The model does not know the singer.
+        """
+        names = [singer] if isinstance(singer, str) else singer or self.singers
+        for name in names:
+            if name not in self.singers:
+                known = f"it knows {', '.join(self.singers)}" if self.singers else "it was trained without singers"
+                raise UnknownSinger(f"the model does not know {name!r}; {known}")
+        return np.resize(ids_of(names or [""], self.singers), count)
+
+    def _known(self, prime: str | Path | Prime | None, seconds: float) -> np.ndarray | None:
+        """Normalised log-mel of a prime."""
+        if prime is None:
+            return None
+        if not isinstance(prime, Prime):
+            prime = read_prime(Path(prime), seconds, self.config.mel, self.config.frames)
+        return self.config.normalisation.normalise(prime.log_mel)
+
+    def _vocoder(self, inversion: WantedInversion) -> Vocoder | None:
+        """The vocoder if it is the one to use, None for Griffin-Lim."""
+        if inversion not in ("auto", VOCODER, GRIFFIN_LIM):
+            raise ValueError(f"inversion: {inversion} is none of auto, {VOCODER}, {GRIFFIN_LIM}")
+        if inversion == VOCODER and self.vocoder is None:
+            raise ValueError(f"inversion: {inversion}: the model has none; it sings with {GRIFFIN_LIM}")
+        return self.vocoder if VOCODER in (inversion, self.preferred) and inversion != GRIFFIN_LIM else None
+
+    @cached_property
+    def _sampler(self) -> Sampler:
+        """Its values stay in the range of each band in the train split."""
+        normalisation = self.config.normalisation
+        low, high = normalisation.normalise(normalisation.low), normalisation.normalise(normalisation.high)
+        floor = normalisation.normalise(np.full_like(normalisation.low, self.config.mel.log_floor))
+        return Sampler(self.tiers, low, high, floor)
+
+    @cached_property
+    def _likelihood(self) -> Likelihood:
+        return Likelihood(self.tiers)
+
+
+def load(folder: str | os.PathLike[str], *, vocoder: bool = True, warm_up: bool = True) -> Model:
+    """Read a model from its folder, ``models/`` of a finished run.
+
+    Parameters
+    ----------
+    vocoder
+        Read the vocoder too, if there is one.
+    warm_up
+        Compile what singing needs, which takes some seconds; without it, the first singing does.
+
+    Raises
+    ------
+    ModelError
+        A file is missing, damaged, of another format version or of another model; the message names it.
+    """
+    folder = Path(folder)
+    config, tiers = load_tiers(folder)
+    model = Model(config, tiers)
+    # Weights without their settings are an incomplete folder, which `load_vocoder` reports.
+    if vocoder and any(folder.glob("vocoder.*")):
+        model = Model(config, tiers, *load_vocoder(folder, config.mel, config.singers))
+    if warm_up:
+        model.warm_up()
+    return model
