@@ -161,12 +161,12 @@ def load(folder: Path) -> tuple[ModelConfig, list[Tier]]:
         If a file is missing, damaged, of another format version, or belongs to another model than the other files.
     """
     config = load_config(folder)
-    return config, [_load_tier(folder, config, name) for name in config.tiers]
+    return config, [load_tier(folder, config, name) for name in config.tiers]
 
 
-def _load_tier(folder: Path, config: ModelConfig, name: str) -> Tier:
+def load_tier(folder: Path, config: ModelConfig, name: str) -> Tier:
+    """Read one tier of a model whose ``melnet.json`` is ``config``; raises :class:`ModelError` as :func:`load` does."""
     path = tier_config_path(folder, name)
-
     tier_config, hashes = read_settings(path, _TIER_CONFIG, "weights_sha256", "melnet_sha256")
     expected, melnet = hashes.values()
     if melnet != _digest(config):

@@ -26,7 +26,9 @@ def artifact_key(*names: str) -> str:
 
 def publish_versions(root: Path, stage: str, outputs: list[Output], remote: str, run: str) -> None:
     """Publish the table of a stage's outputs; ``remote`` is where they were pushed, or empty."""
-    lines = [f"# {stage}", "", f"Run `{run}` in `{root}`", "", versions_table(outputs, remote), *links(root, outputs)]
+    table = versions_table(outputs, remote)
+    pages = [*links(root, outputs), *preview_link(root, stage, outputs)]
+    lines = [f"# {stage}", "", f"Run `{run}` in `{root}`", "", table, *pages]
     _publish(artifact_key(stage), f"Versions of the outputs of {stage}" + ", pushed" * bool(remote), lines)
 
 
@@ -72,6 +74,16 @@ def links(root: Path, outputs: list[Output]) -> list[str]:
                 embedded = file.suffix != ".html" and url.startswith("http")
                 lines += ["", f"[{name}]({url})", *(["", f"![{name}]({url})"] if embedded else [])]
     return lines
+
+
+def preview_link(root: Path, stage: str, outputs: list[Output]) -> list[str]:
+    """Return Markdown lines that link the page on which the latest training of a tier sings, if there is one."""
+    folder = root / "logs" / stage.partition("@")[2] / "previews"  # of train@tier-1: logs/tier-1/previews
+    page = folder / "index.html"
+    if not page.is_file():
+        return []
+    # DVC does not know the page: it is kept beside the version of the weights.
+    return ["", f"[Previews of the latest training here]({_url(folder, page, f'{outputs[0].hash}-previews')})"]
 
 
 def _url(output: Path, file: Path, version: str) -> str:

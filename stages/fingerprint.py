@@ -2,6 +2,7 @@
 
 import hashlib
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,8 +15,11 @@ PIPELINE = Path("dvc.yaml")
 LIBRARIES = ("keras", "tensorflow", "numpy")
 
 
-def fingerprint(stage: str, sections: list[BaseModel]) -> str:
-    """Hash the files that ``dvc.yaml`` names as a stage's dependencies, its parameters and the libraries."""
+def fingerprint(stage: str, sections: list[BaseModel], files: Sequence[Path] = ()) -> str:
+    """Hash the files that ``dvc.yaml`` names as a stage's dependencies, its parameters and the libraries.
+
+    ``files`` stand for those dependencies that a setting names.
+    """
     digest = hashlib.sha256(f"python {sys.version_info[:2]}".encode())
     backend = keras.backend.backend()  # each has kernels and random numbers of its own
     for library in sorted({*LIBRARIES, backend}):
@@ -23,8 +27,8 @@ def fingerprint(stage: str, sections: list[BaseModel]) -> str:
     digest.update(f"{backend}\n".encode())
     for section in sections:
         digest.update(f"{type(section).__name__} {section.model_dump_json()}\n".encode())
-    dependencies = YAML(typ="safe").load(PIPELINE)["stages"][stage]["deps"]
-    for path in (path for dependency in dependencies for path in _files(Path(dependency))):
+    named = [Path(name) for name in YAML(typ="safe").load(PIPELINE)["stages"][stage]["deps"] if "${" not in name]
+    for path in (path for dependency in [*named, *files] for path in _files(dependency)):
         digest.update(f"{path.as_posix()}\n".encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())

@@ -19,6 +19,8 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 ADDRESS = r"^([\w.-]+|\[[0-9A-Fa-f:.]+\]):[1-9][0-9]{0,4}$"
 AUTO = "auto"
 TIER_NAME = r"^tier-[1-9][0-9]*$"
+NO_MODEL = "params/none"
+"""value of ``train.initial_model`` with which training starts from random weights; a file, since DVC looks for it"""
 RENAMED = {
     "model.mixture": "model.num_components",
     "train.average": "train.ema_decay",
@@ -107,6 +109,7 @@ class Model(Section):
 
 
 class Train(Section):
+    initial_model: str = Field(min_length=1)
     window_frames: int = Field(ge=1)
     windows_per_epoch: int = Field(ge=1)
     epochs: int = Field(ge=1)
@@ -129,6 +132,11 @@ class Train(Section):
                 f"windows_per_epoch: {windows} is no multiple of train.batch_size: {size}; the nearest: {nearest}"
             )
         return self
+
+    @property
+    def initial_folder(self) -> Path | None:
+        """Folder of the model whose weights training starts from; None for random weights."""
+        return None if self.initial_model == NO_MODEL else Path(self.initial_model)
 
 
 class Vocoder(Section):
@@ -172,12 +180,13 @@ class Report(Section):
 
 
 class Execution(Section):
-    """Where and how the work is done. It changes no result, so no stage depends on it."""
+    """Where and how the work is done, and what is shown of it. It changes no result, so no stage depends on it."""
 
     dask_scheduler: str | None = Field(pattern=r"^[a-z]+://[^\s/]+$")
     coordinator: Annotated[str, Field(pattern=rf"{ADDRESS}|^{AUTO}$")] | None
     processes: int | None = Field(ge=1, le=10_000)
     index: int | None = Field(ge=0, lt=10_000)
+    preview_every: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -6,7 +6,10 @@ the recordings; the epoch with the lowest validation loss is kept. Training ends
 after train.patience epochs without a lower validation loss. Tiers are independent and may be trained at the same time.
 An interrupted training continues from its last finished epoch, unless something that it depends on has changed. While
 it runs, logs/TIER/tensorboard (tensorboard --logdir logs) and logs/TIER/dvclive show the losses.
-metrics/history/TIER.csv has them for every epoch; the stage plots draws them.
+metrics/history/TIER.csv has them for every epoch; the stage plots draws them. Every execution.preview_every epochs the
+tier sings: logs/TIER/previews/index.html.
+
+With train.initial_model the weights of another model of the same shape are the start (melnet/training/initial.py).
 
 All visible GPUs (CUDA_VISIBLE_DEVICES) are used, each for a part of every batch; with execution.coordinator also those
 of other processes and hosts (docs/distributed.md).
@@ -22,11 +25,12 @@ from tabulate import tabulate
 from melnet.data.atomic import write_json
 from melnet.data.dataset import Normalisation, ProcessShard, UnknownSinger, WindowTooLong
 from melnet.data.shards import ShardError, Shards
-from melnet.saved import ModelConfig, ModelError, TierConfig, build_tier, load_config, save_tier
+from melnet.saved import ModelConfig, ModelError, TierConfig, build_tier, load_config, save_tier, tier_config_path
 from melnet.training import devices
 from melnet.training.checkpoint import Checkpoint, finished_epochs
 from melnet.training.cost import Cost, costs
 from melnet.training.fit import TrainConfig, TrainingData, fit
+from melnet.training.initial import start_from
 from melnet.training.loop import TrainingDiverged
 from stages.command import StageError, main
 from stages.epoch_progress import EpochProgress
@@ -97,7 +101,20 @@ def _checkpoint(name: str) -> Path:
 
 
 def _fingerprint(params: Params, name: str) -> str:
-    return fingerprint("train", [params.model.tiers[name], params.train])
+    return fingerprint("train", [params.model.tiers[name], params.train], _initial_files(params, name))
+
+
+def _initial_files(params: Params, name: str) -> list[Path]:
+    """The file of the initial model that has the hashes of the others."""
+    folder = params.train.initial_folder
+    if folder is None:
+        return []
+    if folder.resolve() == MODELS.resolve():
+        raise StageError(f"train.initial_model: {folder} is where training writes; copy it, and name the copy")
+    path = tier_config_path(folder, name)
+    if not path.is_file():
+        raise StageError(f"train.initial_model: {path}: no such file; a folder like {MODELS} is needed")
+    return [path]
 
 
 def _check_batch_size(params: Params, parts: int, of_what: str) -> None:
@@ -120,20 +137,23 @@ def _train_tier(params: Params, config: ModelConfig, name: str, shard: ProcessSh
         config.singers,
         shard,
     )
-    settings = TrainConfig(**params.train.model_dump())
+    settings = TrainConfig(**params.train.model_dump(exclude={"initial_model"}))
     tier_config = TierConfig(**params.model.tiers[name].model_dump())
     count = devices.device_count()
     _check_batch_size(params, count, "devices")
     first = shard.index == 0  # the only process that writes files and messages
     checkpoint = Checkpoint(_checkpoint(name), _fingerprint(params, name), saves=first)
+    previews = _previews(params, config, name, tier_config, checkpoint) if first else []
     with devices.on_all_devices():
         tier = build_tier(config, name, tier_config, recompute=settings.recompute, seed=settings.seed)
+        start = _start(params, config, name, tier)
         if first:
             _announce(name, tier, data, settings, count)
+            print(start, end="", flush=True)
             if checkpoint.history:
                 print(f"continuing after epoch {len(checkpoint.history)}", flush=True)
         progress = EpochProgress(name, may_stop_early=settings.patience is not None)
-        callbacks = [*_logs(LOGS / name, checkpoint), progress] if first else []
+        callbacks = [*_logs(LOGS / name, checkpoint), progress, *previews] if first else []
         fit(tier, data, settings, checkpoint, callbacks)
     if not first:
         return
@@ -167,6 +187,33 @@ def _logs(folder: Path, checkpoint: Checkpoint) -> list[keras.callbacks.Callback
 
     live = Live(str(folder / "dvclive"), resume=bool(checkpoint.history), save_dvc_exp=False, dvcyaml=None, report=None)
     return [DVCLiveCallback(live=live), keras.callbacks.TensorBoard(str(folder / "tensorboard"), write_graph=False)]
+
+
+def _start(params: Params, config: ModelConfig, name: str, tier: keras.Model) -> str:
+    """Set a new tier to the weights of the initial model; a line that says so, empty if there is none."""
+    folder = params.train.initial_folder
+    if folder is None:
+        return ""
+    try:
+        new = start_from(folder, tier, config, name)
+    except ModelError as error:
+        raise StageError(f"train.initial_model: {error}") from error
+    singers = f"; new singers: {', '.join(new)}" if new else ""
+    return f"starting from the weights of {folder}{singers}\n"
+
+
+def _previews(
+    params: Params, config: ModelConfig, name: str, tier_config: TierConfig, checkpoint: Checkpoint
+) -> list[keras.callbacks.Callback]:
+    """The callback that sings now and then, if it is wanted."""
+    from stages.preview import Previews, remove_previews  # here, since only one of several processes needs it
+
+    logs, every = LOGS / name, params.execution.preview_every
+    if not checkpoint.history:
+        remove_previews(logs)
+    if every is None:
+        return []
+    return [Previews(name, config, tier_config, checkpoint, logs, params.generate, every)]
 
 
 def model_costs(params: Params) -> dict[str, Cost]:

@@ -218,6 +218,7 @@ def test_an_edit_of_what_is_only_shown_or_said_reruns_nothing_that_computes(rest
         "command",
         "epoch_progress",
         "parameters",
+        "preview",
         "progress",
         "execution/parallel",
         "pitch",
@@ -226,6 +227,7 @@ def test_an_edit_of_what_is_only_shown_or_said_reruns_nothing_that_computes(rest
     ):
         with (restored / f"stages/{name}.py").open("a", encoding="utf-8") as file:
             file.write("# a remark\n")
+    edit_params(restored, {"execution": {"preview_every": 1}}, restored / "params.yaml")
     assert stale(restored) == []
     replace(restored / "stages/report.py", "One page to hear", "A page to hear")
     replace(restored / "stages/figures.py", '"magma"', '"viridis"')
@@ -240,6 +242,17 @@ def test_an_edit_of_the_model_reruns_training_and_voids_its_checkpoint(restored)
     replace(restored / "melnet/model/lstm.py", "ops.tanh(", "ops.softsign(")
     assert "train@tier-1" in stale(restored)
     assert fingerprint_of_training(restored) != before
+
+
+def test_other_content_of_the_initial_model_reruns_training(restored):
+    base = restored.parent / "base"
+    shutil.copytree(restored / "models", base)
+    edit_params(restored, {"train": {"initial_model": "../base"}}, restored / "params.yaml")
+    assert "starting from the weights of ../base" in run(restored, "dvc", "repro", "train")
+    assert "train@tier-1" not in stale(restored)
+    with (base / "tiers/tier-1.json").open("a", encoding="utf-8") as file:
+        file.write("\n")
+    assert "train@tier-1" in stale(restored)
 
 
 def test_another_recording_reruns_from_downsample(restored):

@@ -7,11 +7,13 @@ from ruamel.yaml import YAML
 
 from stages.corpus.manifest import SCHEMA
 from stages.report_page.summary import METRICS
+from tests.small_model import write_model
 from tests.words import ELSEWHERE, HERE, NOWHERE, PAGES, ROOT, SOURCES, all_commands, commands, paths
 
 TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
 PARAMS = YAML(typ="safe").load(ROOT / "params.yaml")
 SUFFIXES = ("csv", "h5", "html", "json", "md", "npz", "parquet", "png", "py", "yaml")
+PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
 every_page = pytest.mark.parametrize("page", TEXTS)
 
 
@@ -34,6 +36,15 @@ def test_who_executes_a_command_exists():
             assert re.search(rf"^def {name}\(", (ROOT / path).read_text(), re.M), executed_by
         else:
             assert command in ci
+
+
+def test_python_examples_run(tmp_path, monkeypatch):
+    write_model(tmp_path / "models")
+    monkeypatch.chdir(tmp_path)
+    examples = {page: "".join(PYTHON_BLOCK.findall(text)) for page, text in TEXTS.items()}
+    assert {page for page, example in examples.items() if example} >= {"README.md", "docs/python.md"}
+    for page, example in examples.items():
+        exec(compile(example, page, "exec"), {})
 
 
 @every_page
@@ -66,7 +77,8 @@ def test_files_of_the_annotated_tree_exist():
 
 @every_page
 def test_settings_exist(page):
-    for section, rest in re.findall(rf"(?<![\w/.-])({'|'.join(PARAMS)})\.([a-z][\w-]*(?:\.[\w-]+)*)", TEXTS[page]):
+    text = PYTHON_BLOCK.sub("", TEXTS[page])
+    for section, rest in re.findall(rf"(?<![\w/.-])({'|'.join(PARAMS)})\.([a-z][\w-]*(?:\.[\w-]+)*)", text):
         if rest.rpartition(".")[2] not in SUFFIXES:
             node = PARAMS[section]
             for part in rest.split("."):

@@ -20,6 +20,13 @@ HERE = [
     "dvc exp show",
     "dvc remote add --default storage ../melnet-storage",
     "dvc push",
+    "gto register melnet",
+    "gto assign melnet --version v0.0.1 --stage prod",
+    "dvc artifacts get . melnet --stage prod --out ../melnet-prod",
+    "python -m melnet info",
+    "python -m melnet sing --seconds 2 --out ../song.wav",
+    "python -m melnet sing --seconds 2 --out - > ../piped.wav",
+    "python -m melnet score samples/sample-00.wav",
     "cp params/three-tiers.yaml params.yaml",
 ]
 GRAPH, FLOW, HOST = "tests/test_graph.py", "tests/pipeline/test_flow.py", "tests/host/test_host.py"

@@ -26,7 +26,8 @@ class Checkpoint(keras.callbacks.Callback):
     """Saves the whole state of a training at the end of every epoch, and restores it.
 
     ``history`` has one entry per finished epoch: ``epoch`` (from 1), ``loss`` and ``val_loss`` (in nats) and
-    ``learning_rate``. ``best`` are the weights of the best epoch, as validated: averaged, if the optimizer averages.
+    ``learning_rate``. ``validated`` are the weights of the last validation: averaged, if the optimizer averages; and
+    ``best`` those of the best epoch.
 
     Parameters
     ----------
@@ -48,7 +49,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.path, self.fingerprint, self.saves, self.metric = path, fingerprint, saves, metric
         self.history: list[Epoch] = []
         self.best: list[np.ndarray] = []
-        self._validated: list[np.ndarray] = []
+        self.validated: list[np.ndarray] = []
         self._found = self._read()
 
     @property
@@ -104,14 +105,14 @@ class Checkpoint(keras.callbacks.Callback):
         self.path.unlink(missing_ok=True)
 
     def on_test_end(self, logs: dict[str, float] | None = None) -> None:
-        self._validated = self.model.get_weights()
+        self.validated = self.model.get_weights()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         logs = logs or {}
         columns = {"loss": self.metric, "val_loss": f"val_{self.metric}", "learning_rate": "learning_rate"}
         self.history.append({"epoch": epoch + 1, **{name: float(logs[key]) for name, key in columns.items()}})
         if self.best_epoch is self.history[-1]:
-            self.best = self._validated
+            self.best = self.validated
         if self.saves:
             self._save()
 

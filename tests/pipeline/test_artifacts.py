@@ -34,6 +34,22 @@ def test_links_keep_showing_the_version_they_were_made_for(tmp_path: Path, monke
     assert (served / "3c/a.png").read_bytes() == b"old"
 
 
+def test_previews_of_a_training_are_linked_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outputs = [Output("models/tier-1.weights.h5", "1a", 2500, 1, cached=True)]
+    assert artifacts.preview_link(tmp_path, "train@tier-1", outputs) == []
+    previews = tmp_path / "logs/tier-1/previews"
+    previews.mkdir(parents=True)
+    (previews / "index.html").write_text("la")
+    (previews / "epoch-0005-1.wav").write_bytes(b"la")
+    assert artifacts.preview_link(tmp_path, "slice", outputs) == []
+    served = tmp_path / "served"
+    monkeypatch.setenv("MELNET_FILES", str(served))
+    monkeypatch.setenv("MELNET_FILES_URL", "http://127.0.0.1:4201")
+    [_, link] = artifacts.preview_link(tmp_path, "train@tier-1", outputs)
+    assert link.endswith("(http://127.0.0.1:4201/1a-previews/index.html)")
+    assert (served / "1a-previews/epoch-0005-1.wav").read_bytes() == b"la"
+
+
 def test_without_a_file_server_links_are_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MELNET_FILES", raising=False)
     (tmp_path / "curve.png").touch()

@@ -58,7 +58,8 @@ def prepared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("together")
     for name in ("dvc.yaml", "melnet", "stages"):
         (folder / name).symlink_to(ROOT / name)
-    params = write_params(folder, SMALL | {"train": SMALL["train"] | {"epochs": EPOCHS}})
+    changes = {"train": SMALL["train"] | {"epochs": EPOCHS}, "execution": {"preview_every": EPOCHS}}
+    params = write_params(folder, SMALL | changes)
     write_shards(folder / "data/shards", params, {"train": 29, "valid": 11, "test": 8})
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -146,6 +147,7 @@ def assert_same(folder, reference):
     for column in ("epoch", "loss", "val_loss", "learning_rate"):
         assert (history(folder)[column] - history(reference)[column]).abs().max() <= 1e-5, column
     assert len(history(folder)) == EPOCHS
+    assert (folder / f"logs/tier-1/previews/epoch-{EPOCHS:04d}-1.wav").exists()
 
 
 @pytest.mark.faults
