@@ -29,7 +29,8 @@ class Stream(Iterator[np.ndarray]):
     chunk_samples
         Length of a chunk.
 
-    >>> silence = iter(lambda: np.zeros((4, 32)), None)
+    >>> from itertools import repeat
+    >>> silence = repeat(np.zeros((4, 32)))
     >>> stream = Stream(silence, lambda frames: np.zeros(512 * len(frames)), SamplingSettings(), chunk_samples=3000)
     >>> stream.settings.temperature = 0.8
     >>> [len(next(stream)) for _ in range(2)]

@@ -109,7 +109,8 @@ def test_the_one_compiled_sampler_sings_with_the_weights_of_the_epoch(workspace,
     after(shown, 2, seed=1)
     tier = after(shown, 4, seed=2)
     assert not np.array_equal(*sung)
-    fresh = Model(shown.config, [tier]).sample(sung[1].shape[1], count=COUNT, seed=workspace.generate.seed)
+    settings = {"temperature": workspace.generate.temperature, "seed": workspace.generate.seed}
+    fresh = Model(shown.config, [tier]).sample(sung[1].shape[1], count=COUNT, **settings)
     np.testing.assert_array_equal(sung[1], fresh)
 
 
