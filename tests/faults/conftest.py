@@ -64,7 +64,7 @@ def clone(folder):
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
     ).stdout.splitlines()
     for name in files:
-        if name.startswith(("melnet/", "stages/")) or name in ("dvc.yaml", "params.yaml", ".dvcignore"):
+        if name.startswith(("melnet/", "stages/")) or name in ("dvc.yaml", "params.yaml", "params/none", ".dvcignore"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
     edit_params(folder, SMALL)
