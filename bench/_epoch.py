@@ -28,7 +28,7 @@ def main() -> None:
     shards = Shards(SHARDS / "train")
     tier = build_tier(config, NAME, tier_config, recompute=params.train.recompute, seed=params.train.seed)
     save_tier(MODELS, config, NAME, tier_config, tier)
-    settings = TrainConfig(**params.train.model_dump(exclude={"initial_model"}))
+    settings = TrainConfig(**params.train.schedule)
     compile_tier(tier, settings)
     windows, steps = TrainingWindows(shards, settings.window_frames), settings.steps_per_epoch
     stream = windows.batches(config.normalisation, settings.batch_size, steps, seed=settings.seed, epoch=0)

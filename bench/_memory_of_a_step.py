@@ -24,7 +24,7 @@ def main() -> None:
     frames, batch, bands = given.pop("frames"), given.pop("batch"), given["bands"]
     changes = {"batch_size": batch, "recompute": given["recompute"]}
     settings = load_params(ROOT / "params.yaml").train.model_copy(update=changes)
-    config = TrainConfig(**settings.model_dump(exclude={"initial_model"}))
+    config = TrainConfig(**settings.schedule)
     tier = Tier(num_components=10, min_sigma=0.02, **given)
     compile_tier(tier, config)
     x = np.random.default_rng(0).normal(size=(batch, frames, bands)).astype("float32")

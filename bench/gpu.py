@@ -56,7 +56,7 @@ def measured(size: dict[str, int], peak: float) -> dict[str, Any]:
     """Median times and rates of a training step and of sampling one batch."""
     frames = size["frames"]
     tier = Tier(bands=size["bands"], layers=size["layers"], hidden=size["hidden"], num_components=10, min_sigma=0.02)
-    compile_tier(tier, TrainConfig(**load_params(ROOT / "params.yaml").train.model_dump(exclude={"initial_model"})))
+    compile_tier(tier, TrainConfig(**load_params(ROOT / "params.yaml").train.schedule))
     x = np.random.default_rng(0).normal(size=(BATCH, frames, size["bands"])).astype("float32")
     weights = np.ones(BATCH, "float32")
 

@@ -4,8 +4,8 @@
 
 Sings with the model of a finished run, models/ by default. The first chunk of a quarter of a second is timed after
 loading, which compiles. Speed is seconds of audio in a second of the clock; below 1 a stream runs dry. `sing` makes the
-same audio at once, and says what the stream costs. Memory is that of a process of its own, after one
-minute of audio and after the last of --minutes.
+same audio at once, and says what the stream costs. Memory is that of a process of its own, after one minute of audio
+and after the last of --minutes.
 """
 
 import argparse

@@ -33,7 +33,7 @@ def main() -> None:
     multiply = compiled(lambda a: ops.matmul(a, a))
 
     tier = Tier(bands=BANDS, layers=LAYERS, hidden=HIDDEN, num_components=COMPONENTS, min_sigma=0.02)
-    compile_tier(tier, TrainConfig(**SETTINGS.model_dump(exclude={"initial_model"})))
+    compile_tier(tier, TrainConfig(**SETTINGS.schedule))
     compile_seconds = seconds(lambda: tier.train_on_batch({"x": x}, x, sample_weight=weights))
     print(f"ours: {tier.count_params():,} weights, first step {compile_seconds:.1f} s")
 

@@ -78,7 +78,7 @@ class Model:
 
     @property
     def sample_rate(self) -> int:
-        """Of all audio, in Hz."""
+        """Sample rate of all audio, in Hz."""
         return self.config.mel.sample_rate
 
     @property

@@ -4,7 +4,7 @@ Nothing heavy is imported here, so that a wrong value is reported before any wor
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -132,6 +132,11 @@ class Train(Section):
                 f"windows_per_epoch: {windows} is no multiple of train.batch_size: {size}; the nearest: {nearest}"
             )
         return self
+
+    @property
+    def schedule(self) -> dict[str, Any]:
+        """The settings of :class:`melnet.training.fit.TrainConfig`: all but the model that training starts from."""
+        return self.model_dump(exclude={"initial_model"})
 
     @property
     def initial_folder(self) -> Path | None:

@@ -137,7 +137,7 @@ def _train_tier(params: Params, config: ModelConfig, name: str, shard: ProcessSh
         config.singers,
         shard,
     )
-    settings = TrainConfig(**params.train.model_dump(exclude={"initial_model"}))
+    settings = TrainConfig(**params.train.schedule)
     tier_config = TierConfig(**params.model.tiers[name].model_dump())
     count = devices.device_count()
     _check_batch_size(params, count, "devices")

@@ -3,7 +3,8 @@
 import statistics
 from collections.abc import Mapping, Sequence
 
-WHOLE_RECORDINGS = 3600.0  # s; as slice.block_seconds longer than any recording, so that each is in one split
+HELD_OUT = {"block_seconds": 3600.0, "test": 0.2}
+"""settings of ``slice``: a block is longer than any recording, so that each is in one split"""
 Summary = Mapping[str, Mapping[str, float]]
 """mean, least and largest value of each metric by its name"""
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.common import ROOT
-from bench.quality.results import WHOLE_RECORDINGS, summary
+from bench.quality.results import HELD_OUT, summary
 from bench.quality.results import table as results_table
 from bench.quality.workspace import Workspace
 from stages.parameters import load_params
@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace, seed: int) -> tuple[dict[str, float], flo
         train |= {"epochs": arguments.epochs, "lr_halving_epochs": max(1, round(arguments.epochs / halvings))}
     changes: dict[str, dict[str, Any]] = {
         "corpus": {"path": str(arguments.corpus.absolute())},
-        "slice": {"block_seconds": WHOLE_RECORDINGS, "test": 0.2},
+        "slice": HELD_OUT,
         "train": train,
         "generate": {"seed": seed},
     }

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.common import ROOT
-from bench.quality.results import WHOLE_RECORDINGS, summary
+from bench.quality.results import HELD_OUT, summary
 from bench.quality.results import table as results_table
 from bench.quality.workspace import Workspace
 from stages.parameters import load_params
@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace, seed: int) -> tuple[dict[str, dict[str, f
     changes: dict[str, dict[str, Any]] = {
         "corpus": {"path": str(arguments.corpus.absolute())},
         "downsample": {"max_pause_seconds": None},  # whole recordings are copied, as they are
-        "slice": {"block_seconds": WHOLE_RECORDINGS, "test": 0.2},
+        "slice": HELD_OUT,
         "vocoder": {"seed": seed},
     }
     settings = load_params(ROOT / "params.yaml").vocoder
