@@ -94,12 +94,15 @@ def run(arguments: argparse.Namespace, seed: int) -> tuple[dict[str, float], flo
     workspace = Workspace(arguments.work / f"seed-{seed}", arguments.params, changes)
     workspace.prepare()
     workspace.run("model", made="models/melnet.json")
+    took = workspace.folder / "training-seconds.txt"  # kept, since a finished training is not run again
     started = time.monotonic()
     for tier in workspace.params.model.tier_names:
         workspace.run("train", tier, made=f"metrics/train/{tier}.json")
-    seconds = time.monotonic() - started
+    if not took.exists():
+        took.write_text(str(time.monotonic() - started), encoding="utf-8")
     workspace.finish()
     metrics = flat(workspace.metrics("evaluate") | workspace.metrics("generate"))
+    seconds = float(took.read_text(encoding="utf-8"))
     return {name: float(value) for name, value in metrics.items()}, seconds, workspace.params.train.model_dump()
 
 
