@@ -68,7 +68,7 @@ class Mel(Section):
 
 class Slice(Section):
     frames: int = Field(ge=1)
-    block_seconds: Finite = Field(gt=0)
+    block_seconds: Finite | None = Field(gt=0)
     valid: Finite = Field(gt=0, lt=1)
     test: Finite = Field(gt=0, lt=1)
     shard_rows: int = Field(ge=1)

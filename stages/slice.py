@@ -1,11 +1,11 @@
 """Cut the recordings into log-mel slices: data/24k -> data/shards/{train,valid,test} and normalisation.json.
 
 A recording is cut into consecutive slices of slice.frames frames; a shorter rest at its end is dropped. Runs of slices
-of about slice.block_seconds form blocks, and each block goes to train, valid or test by a hash of the recording's
-relative path and the block's number: adding recordings does not change the split of the others. If the corpus is so
-small that a split would be empty, blocks are shortened or one block is moved, and the stage says so. normalisation.json
-has the mean, the standard deviation and the range of each mel band over the train split; singers.json names the
-singers.
+of about slice.block_seconds form blocks, or each recording is one. Each block goes to train, valid or test by a hash of
+the recording's relative path and the block's number: adding recordings does not change the split of the others, unless
+they become enough to stay whole. If the corpus is so small that a split would be empty, blocks are shortened or one
+block is moved, and the stage says so. normalisation.json has the mean, the standard deviation and the range of each mel
+band over the train split; singers.json names the singers.
 """
 
 import time

@@ -16,7 +16,16 @@ from melnet.audio.spectrogram import frame_span, log_mel_frames
 from melnet.data.atomic import write_json
 from melnet.data.band_statistics import BandStatistics
 from melnet.data.shards import ShardSpec, ShardWriter
-from melnet.data.split import SPLITS, Block, assign, cut, fitting_block, slices_per_block
+from melnet.data.split import (
+    DEFAULT_SECONDS,
+    SPLITS,
+    Block,
+    assign,
+    cut,
+    enough_recordings,
+    fitting_block,
+    slices_per_block,
+)
 
 CHUNK_FRAMES = 2048  # most frames of a chunk
 TASK_CHUNKS = 4  # most chunks of a task, which bounds the memory that a task takes
@@ -75,12 +84,15 @@ class Assignment:
 
 
 def assign_blocks(
-    recordings: Sequence[Recording], slice_seconds: float, block_seconds: float, valid: float, test: float
+    recordings: Sequence[Recording], slice_seconds: float, block_seconds: float | None, valid: float, test: float
 ) -> Assignment:
     """Cut recordings into blocks of about ``block_seconds`` and assign them to the splits.
 
     Parameters
     ----------
+    block_seconds
+        None leaves recordings whole where there are enough of them, and takes 20 s where not. A song that repeats
+        itself is in one split then, so that the test split holds nothing that was trained on.
     valid, test
         Shares of the blocks, from 0 to 1.
 
@@ -93,8 +105,12 @@ def assign_blocks(
     >>> assign_blocks([song], slice_seconds=1.07, block_seconds=20.0, valid=0.1, test=0.1).slices_per_block
     1
     """
-    wanted = slices_per_block(block_seconds, slice_seconds)
-    per_block = fitting_block([recording.slices for recording in recordings], wanted)
+    slices = [recording.slices for recording in recordings]
+    if block_seconds is None and enough_recordings(slices, valid, test):
+        wanted = max(slices)
+    else:
+        wanted = slices_per_block(block_seconds or DEFAULT_SECONDS, slice_seconds)
+    per_block = fitting_block(slices, wanted)
     blocks = [block for recording in recordings for block in cut(recording.name, recording.slices, per_block)]
     splits, moved = assign(blocks, valid, test)
     assigned = defaultdict(list)

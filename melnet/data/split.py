@@ -14,6 +14,8 @@ SPLITS = ("train", "valid", "test")
 GOLDEN_RATIO = (5**0.5 - 1) / 2
 FEWEST_BLOCKS = 3  # one for each split
 ENOUGH_BLOCKS = 10
+DEFAULT_SECONDS = 20.0
+ENOUGH_RECORDINGS = 4  # in each split, for recordings to stay whole
 
 
 class Block(NamedTuple):
@@ -32,6 +34,19 @@ def slices_per_block(block_seconds: float, slice_seconds: float) -> int:
     19
     """
     return max(1, round(block_seconds / slice_seconds))
+
+
+def enough_recordings(slices: Sequence[int], valid: float, test: float) -> bool:
+    """Whether recordings of so many slices are enough to stay whole: none is in two splits then.
+
+    The smaller of the splits ``valid`` and ``test``, given as shares from 0 to 1, expects at least four recordings, and
+    no recording is longer than that split.
+
+    >>> enough_recordings([12] * 50, valid=0.1, test=0.1), enough_recordings([12] * 50 + [400], valid=0.1, test=0.1)
+    (True, False)
+    """
+    share = min(valid, test)
+    return len(slices) * share >= ENOUGH_RECORDINGS and max(slices) <= share * sum(slices)
 
 
 def fitting_block(slices: Iterable[int], per_block: int) -> int:

@@ -107,6 +107,14 @@ def test_blocks_go_to_one_split_together():
     assert Counter(owners.values()).keys() == set(SPLITS)
 
 
+def test_enough_recordings_stay_whole():
+    record({f"{k}.wav": 25.0 + k / 10 for k in range(12)})
+    slice_recordings(params(block_seconds=None, valid=0.35, test=0.35))
+    owners = [{path for path, _ in slices} for slices in read().values()]
+    assert set.union(*owners) == {f"{k}.wav" for k in range(12)}
+    assert sum(map(len, owners)) == 12  # none is in two splits
+
+
 def test_normalisation_is_that_of_the_train_split():
     record({"a.wav": 60.0, "b.wav": 20.0})
     slice_recordings(params())

@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from melnet.data.split import SPLITS, Block, assign, cut, fitting_block, intervals, position, slices_per_block
+from melnet.data.split import (
+    SPLITS,
+    Block,
+    assign,
+    cut,
+    enough_recordings,
+    fitting_block,
+    intervals,
+    position,
+    slices_per_block,
+)
 
 SLICE_SECONDS = 50 * 512 / 24000
 corpora = st.dictionaries(st.text(min_size=1, max_size=8), st.integers(1, 60), min_size=1, max_size=20)
@@ -103,3 +113,11 @@ def test_two_blocks_are_too_few():
 )
 def test_blocks_shrink_for_a_tiny_corpus(slices, expected):
     assert fitting_block(slices, 19) == expected
+
+
+@pytest.mark.parametrize(
+    ("slices", "enough"),
+    [([12] * 40, True), ([12] * 39, False), ([12] * 50 + [70], False), ([12] * 50 + [60], True), ([500], False)],
+)
+def test_recordings_stay_whole_where_each_split_gets_some_and_none_is_too_long(slices, enough):
+    assert enough_recordings(slices, valid=0.1, test=0.2) == enough
