@@ -1,0 +1,130 @@
+"""Trials: other settings of the model and its training, at equal time.
+
+    python -m bench.quality.trials --corpus FOLDER [--minutes 3] [--seeds 1 2 3] [--only NAME ...] [--work FOLDER]
+
+First times a step of each trial. Then trains each trial, seed after seed, for as many epochs as fit into the minutes;
+the learning rate is halved three times in each. Whole recordings are held out. Each figure is written as soon as it is
+there, to bench/quality/trials-CORPUS.json, and a training that is done is not done again. Prints the table: nats per
+element of the test split, and how well samples are told apart from recordings (docs/formats.md).
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from bench.common import ENVIRONMENT, ROOT
+from bench.quality.results import HELD_OUT, summary
+from bench.quality.results import table as results_table
+from bench.quality.workspace import Workspace
+from stages.parameters import load_params
+from stages.report_page.versions import flat
+
+Changes = dict[str, dict[str, Any]]
+TRIALS: dict[str, Changes] = {
+    "default": {},
+    "batch 2": {"train": {"batch_size": 2}},
+    "batch 8": {"train": {"batch_size": 8}},
+    "windows of 25 frames": {"train": {"window_frames": 25, "batch_size": 8}},
+    "windows of 100 frames": {"train": {"window_frames": 100, "batch_size": 2}},
+    "1 layer of 96": {"model": {"tiers": {"tier-1": {"layers": 1, "hidden": 96}}}},
+    "3 layers of 48": {"model": {"tiers": {"tier-1": {"layers": 3, "hidden": 48}}}},
+    "4 layers of 64": {"model": {"tiers": {"tier-1": {"layers": 4, "hidden": 64}}}},
+    "5 components": {"model": {"num_components": 5}},
+    "20 components": {"model": {"num_components": 20}},
+    "GRU": {"model": {"cell": "gru"}},
+    "averages over 1,000 steps": {"train": {"ema_decay": 0.999}},
+    "rate 1.4e-3": {"train": {"learning_rate": 1.4e-3}},
+}
+STEPS_PER_EPOCH = 100
+ROWS = {
+    "nll": ("nats per element, test split", 3),
+    "told_apart.windows.mean": ("told apart, windows", 2),
+    "told_apart.patches.mean": ("told apart, patches", 2),
+    "steps": ("steps", 0),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", type=Path, required=True, help="folder of recordings")
+    parser.add_argument("--minutes", type=float, default=3.0, help="of each training")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--only", nargs="+", choices=TRIALS, default=list(TRIALS), metavar="NAME", help="trials to run")
+    parser.add_argument(
+        "--work", type=Path, default=Path("trials"), help="folder in which the models are made and stay"
+    )
+    arguments = parser.parse_args()
+    results = ROOT / f"bench/quality/trials-{arguments.corpus.name}.json"
+    shared = Workspace(arguments.work / "data", "params.yaml", changes(arguments.corpus, {}, seed=1))
+    shared.prepare()
+    seconds = {name: step_seconds(arguments, name) for name in arguments.only}
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in arguments.only}
+    for seed in arguments.seeds:
+        for name in arguments.only:
+            steps = 60 * arguments.minutes / seconds[name]
+            runs[name].append(run(arguments, name, seed, epochs=max(4, round(steps / STEPS_PER_EPOCH))))
+            content = {
+                "minutes": arguments.minutes,
+                "trials": {trial: {"seeds": len(done), **summary(done)} for trial, done in runs.items() if done},
+            }
+            results.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    print(results_table({name: summary(done) for name, done in runs.items()}, ROWS))
+
+
+def changes(corpus: Path, trial: Changes, seed: int, epochs: int = 1) -> Changes:
+    """Settings of a training that differ from the default ones."""
+    batch_size = trial.get("train", {}).get("batch_size") or load_params(ROOT / "params.yaml").train.batch_size
+    train = {
+        "epochs": epochs,
+        "lr_halving_epochs": max(1, round(epochs / 4)),
+        "windows_per_epoch": STEPS_PER_EPOCH * batch_size,
+        "seed": seed,
+    }
+    # The vocoder has no part in these metrics.
+    return {
+        "corpus": {"path": str(corpus.absolute())},
+        "slice": HELD_OUT,
+        "model": trial.get("model", {}),
+        "train": trial.get("train", {}) | train,
+        "generate": {"seed": seed, "inversion": "griffin-lim"},
+        "execution": {"preview_every": None},
+    }
+
+
+def workspace(arguments: argparse.Namespace, name: str, seed: int, epochs: int, folder: str) -> Workspace:
+    """A folder for one training, on the shards that all trials share."""
+    path = arguments.work / name.replace(" ", "-") / folder
+    made = Workspace(path, "params.yaml", changes(arguments.corpus, TRIALS[name], seed, epochs))
+    if not (path / "data").exists():
+        (path / "data").symlink_to((arguments.work / "data/data").absolute())
+    made.run("model", made="models/melnet.json")
+    return made
+
+
+def step_seconds(arguments: argparse.Namespace, name: str) -> float:
+    """Seconds of a step, in the second epoch of a training."""
+    folder = workspace(arguments, name, seed=1, epochs=2, folder="timing").folder
+    log = folder / "train.log"
+    if not log.exists():
+        command = [sys.executable, "-m", "stages.train", "tier-1"]
+        done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, check=True, capture_output=True, text=True)
+        log.write_text(done.stdout, encoding="utf-8")
+    return float(re.findall(r"([\d.]+) s per step", log.read_text(encoding="utf-8"))[-1])
+
+
+def run(arguments: argparse.Namespace, name: str, seed: int, epochs: int) -> dict[str, float]:
+    """Metrics of one training by their flat names."""
+    made = workspace(arguments, name, seed, epochs, folder=f"seed-{seed}")
+    made.run("train", "tier-1", made="metrics/train/tier-1.json")
+    made.run("evaluate", made="metrics/evaluate.json")
+    made.run("generate", made="metrics/generate.json")
+    metrics = flat(made.metrics("evaluate") | made.metrics("generate"))
+    return {key: float(value) for key, value in metrics.items() if key in ROWS} | {"steps": epochs * STEPS_PER_EPOCH}
+
+
+if __name__ == "__main__":
+    main()
