@@ -1,6 +1,7 @@
 """Stage `generate`: audio, pictures and distances, the same for the same seed."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,26 @@ from stages.paths import MODELS, PITCH, SAMPLES, SHARDS, SPECTROGRAMS
 from stages.train import train
 
 
+@pytest.fixture(scope="module")
+def finished(trained, tmp_path_factory):
+    """A workspace after `generate`, and its parameters; not to be changed."""
+    folder, params = trained
+    copy = tmp_path_factory.mktemp("finished") / "copy"
+    shutil.copytree(folder, copy, symlinks=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(copy)
+        evaluate(params)
+        generate(params)
+    return copy, params
+
+
 @pytest.fixture
-def generated(workspace):
-    evaluate(workspace)
-    generate(workspace)
-    return workspace
+def generated(finished, tmp_path, monkeypatch):
+    """A copy of it to work in, which is the current directory; the parameters."""
+    folder, params = finished
+    shutil.copytree(folder, tmp_path / "copy", symlinks=True)
+    monkeypatch.chdir(tmp_path / "copy")
+    return params
 
 
 def test_audio_and_values(generated):
