@@ -12,7 +12,7 @@ tier sings: logs/TIER/previews/index.html.
 With train.initial_model the weights of another model of the same shape are the start (melnet/training/initial.py).
 
 All visible GPUs (CUDA_VISIBLE_DEVICES) are used, each for a part of every batch; with execution.coordinator also those
-of other processes and hosts (docs/distributed.md).
+of other processes and hosts (docs/distributed.md). A GPU that Keras does not see ends the training (docs/gpu.md).
 """
 
 import argparse
@@ -34,6 +34,7 @@ from melnet.training.initial import start_from
 from melnet.training.loop import TrainingDiverged
 from stages.command import StageError, main
 from stages.epoch_progress import EpochProgress
+from stages.execution.gpus import keras_device
 from stages.fingerprint import fingerprint
 from stages.parameters import Params
 from stages.paths import CHECKPOINTS, METRICS, MODELS, SHARDS
@@ -128,7 +129,7 @@ def _check_batch_size(params: Params, parts: int, of_what: str) -> None:
 
 
 def _train_tier(params: Params, config: ModelConfig, name: str, shard: ProcessShard = ProcessShard()) -> None:  # noqa: B008  # frozen
-    started = time.monotonic()
+    started, device = time.monotonic(), keras_device()
     data = TrainingData(
         Shards(SHARDS / "train"),
         Shards(SHARDS / "valid"),
@@ -148,7 +149,7 @@ def _train_tier(params: Params, config: ModelConfig, name: str, shard: ProcessSh
         tier = build_tier(config, name, tier_config, recompute=settings.recompute, seed=settings.seed)
         start = _start(params, config, name, tier)
         if first:
-            _announce(name, tier, data, settings, count)
+            _announce(name, tier, data, settings, count, device)
             print(start, end="", flush=True)
             if checkpoint.history:
                 print(f"continuing after epoch {len(checkpoint.history)}", flush=True)
@@ -158,7 +159,7 @@ def _train_tier(params: Params, config: ModelConfig, name: str, shard: ProcessSh
     if not first:
         return
     save_tier(MODELS, config, name, tier_config, tier)
-    metrics = checkpoint.metrics(settings.epochs)
+    metrics = {**checkpoint.metrics(settings.epochs), "device": device}
     write_json(METRICS / "train" / f"{name}.json", metrics)
     checkpoint.write_history(METRICS / "history" / f"{name}.csv")
     checkpoint.delete()
@@ -169,12 +170,12 @@ def _train_tier(params: Params, config: ModelConfig, name: str, shard: ProcessSh
     )
 
 
-def _announce(name: str, tier: keras.Model, data: TrainingData, settings: TrainConfig, count: int) -> None:
+def _announce(name: str, tier: keras.Model, data: TrainingData, settings: TrainConfig, count: int, device: str) -> None:
     minutes = data.windows(settings).available_frames * data.train.spec.mel.seconds_per_frame / 60
     print(
         f"{name}: {tier.count_params():,} weights, windows of {settings.window_frames} frames from {minutes:.1f} min, "
         f"{settings.epochs} epochs of {settings.windows_per_epoch} windows in {settings.steps_per_epoch} steps"
-        f"{f' on {count} devices' if count > 1 else ''}; compiling takes up to a minute",
+        f"{f' on {count} devices' if count > 1 else ''}, {device}; compiling takes up to a minute",
         flush=True,
     )
 
@@ -185,6 +186,7 @@ def _logs(folder: Path, checkpoint: Checkpoint) -> list[keras.callbacks.Callback
     from dvclive import Live
     from dvclive.keras import DVCLiveCallback
 
+    devices.keep_gpus_for_keras()
     live = Live(str(folder / "dvclive"), resume=bool(checkpoint.history), save_dvc_exp=False, dvcyaml=None, report=None)
     return [DVCLiveCallback(live=live), keras.callbacks.TensorBoard(str(folder / "tensorboard"), write_graph=False)]
 

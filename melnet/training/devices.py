@@ -22,6 +22,26 @@ def device_count() -> int:
     return len(_tensorflow_devices())
 
 
+def device_name() -> str:
+    """The kind of device that Keras computes on: ``cpu``, or for example ``NVIDIA H100 80GB HBM3``."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.local_devices()[0].device_kind
+    import tensorflow
+
+    gpus = tensorflow.config.list_physical_devices("GPU")
+    return tensorflow.config.experimental.get_device_details(gpus[0])["device_name"] if gpus else "cpu"
+
+
+def keep_gpus_for_keras() -> None:
+    """Under JAX, keep TensorFlow, which then only writes logs, from taking most of the memory of every GPU."""
+    if keras.backend.backend() != "tensorflow":
+        import tensorflow
+
+        tensorflow.config.set_visible_devices([], "GPU")
+
+
 def _tensorflow_devices() -> list[str]:
     import tensorflow
 

@@ -27,7 +27,7 @@ def test_outputs(workspace):
     history = pd.read_csv("metrics/history/tier-1.csv")
     assert history["epoch"].tolist() == [1, 2]
     assert metrics["val_loss"] == history["val_loss"].min()
-    assert (metrics["epochs"], metrics["stopped_early"]) == (2, False)
+    assert (metrics["epochs"], metrics["stopped_early"], metrics["device"]) == (2, False, "cpu")
     assert history["loss"].iloc[1] < history["loss"].iloc[0]
     assert any((LOGS / "tier-1/tensorboard").rglob("events*"))
     assert any((LOGS / "tier-1/dvclive").rglob("*.tsv"))
@@ -64,7 +64,7 @@ def test_it_says_what_windows_are_drawn_from_and_when_it_stopped_early(workspace
     train(with_train(workspace, window_frames=300, learning_rate=1e-30, epochs=5, patience=2))
     output = capsys.readouterr().out
     minutes = 400 * workspace.mel_spec.seconds_per_frame / 60
-    assert f"windows of 300 frames from {minutes:.1f} min, 5 epochs of 40 windows in 5 steps" in output
+    assert f"windows of 300 frames from {minutes:.1f} min, 5 epochs of 40 windows in 5 steps, cpu;" in output
     assert "in epoch 1 of 3, the last 2 without a lower one" in output
     assert json.loads(Path("metrics/train/tier-1.json").read_text())["stopped_early"] is True
 
