@@ -29,6 +29,8 @@ class TrainConfig:
 
     epochs: int
     batch_size: int
+    accumulate: int = 1
+    """micro-batches that a step takes one after the other, for less memory; it divides ``batch_size``"""
     window_frames: int = 50
     """frames of a training window"""
     windows_per_epoch: int = 640
@@ -52,6 +54,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.windows_per_epoch % self.batch_size:
             raise ValueError(f"windows_per_epoch: {self.windows_per_epoch} is no multiple of {self.batch_size} windows")
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"accumulate: {self.accumulate} micro-batches do not divide {self.batch_size} windows")
 
     @property
     def steps_per_epoch(self) -> int:
@@ -123,7 +127,8 @@ def compile_tier(tier: Tier, config: TrainConfig) -> None:
         jit_compile=backend.WHOLE_STEP,
     )
     tier.optimizer.build(tier.trainable_variables)
-    tier.parts = backend.parts_of(config.batch_size)
+    tier.accumulate = config.accumulate
+    tier.parts = backend.parts_of(config.batch_size // config.accumulate)
 
 
 def fit(

@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 
+import psutil
+
 from stages.command import StageError
 
 OR_CPU = "or set CUDA_VISIBLE_DEVICES to an empty value to compute on the CPU"
@@ -30,12 +32,32 @@ def gpus() -> list[str]:
         if os.environ.get("GPU") == "1":
             raise GpuError(f"GPU=1, but no nvidia-smi is on the path: install NVIDIA's driver, {OR_CPU}")
         return []
-    listed = subprocess.run(["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"], capture_output=True, text=True)
+    listed = _query("uuid")
     found = listed.stdout.split()
     if listed.returncode or not found:
         said = f"{listed.stdout.strip()} {listed.stderr.strip()}".strip() or "lists no GPU"
         raise GpuError(f"nvidia-smi: {said}: mend the driver, {OR_CPU}")
     return found
+
+
+def _query(*of: str) -> subprocess.CompletedProcess[str]:
+    command = ["nvidia-smi", f"--query-gpu={','.join(of)}", "--format=csv,noheader,nounits"]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def device_memory() -> float:
+    """Bytes of memory of the smallest GPU that may be used; where there is none, of this machine."""
+    try:
+        given = gpus()
+    except GpuError as error:
+        raise StageError(str(error)) from error
+    if not given:
+        return float(psutil.virtual_memory().total)
+    rows = (line.split(", ") for line in _query("index", "uuid", "memory.total").stdout.splitlines())
+    sizes = [float(mebibytes) for index, uuid, mebibytes in rows if {index, uuid} & set(given)]
+    if not sizes:
+        raise StageError(f"nvidia-smi: does not list GPU {', '.join(given)}")
+    return min(sizes) * 2**20
 
 
 def keras_device() -> str:

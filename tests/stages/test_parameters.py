@@ -126,6 +126,13 @@ def test_an_epoch_that_is_no_whole_number_of_batches_is_refused(tmp_path, window
         load_params(edit_params(tmp_path, {"train": {"windows_per_epoch": windows, "batch_size": 16}}))
 
 
+@pytest.mark.parametrize(("accumulate", "nearest"), [(3, "2 or 4"), (32, "16")])
+def test_micro_batches_divide_a_batch(tmp_path, accumulate, nearest):
+    message = rf"train\.accumulate: {accumulate} does not divide train\.batch_size: 16; the nearest: {nearest}$"
+    with pytest.raises(ParamsError, match=message):
+        load_params(edit_params(tmp_path, {"train": {"accumulate": accumulate, "batch_size": 16}}))
+
+
 def test_one_singer_for_each_sample(tmp_path):
     changes = {"model": {"condition_on": "singer"}, "generate": {"count": 2, "singer": ["anna", "bo", "anna"]}}
     with pytest.raises(ParamsError, match=r"generate\.singer: 3 names for generate\.count: 2 samples"):

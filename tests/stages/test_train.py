@@ -14,7 +14,7 @@ from stages.fingerprint import fingerprint
 from stages.model import model
 from stages.parameters import Tier
 from stages.paths import MODELS, SHARDS
-from stages.train import CHECKPOINTS, LOGS, train
+from stages.train import CHECKPOINTS, LOGS, model_costs, train
 
 
 def test_outputs(workspace):
@@ -144,6 +144,20 @@ def test_describing_trains_nothing(workspace, capsys):
     assert lines[1].split()[1:4] == ["6", "x", "16"]
     assert lines[3].split()[1:4] == ["12", "x", "16"]
     assert not MODELS.exists()
+
+
+def test_describing_says_how_many_micro_batches_fit(workspace, capsys, monkeypatch):
+    [found] = model_costs(workspace).values()
+    fits_half = (found.peak_with(2) + 1) / 2**30
+    train(workspace, describe=True, memory=fits_half)
+    header, line = capsys.readouterr().out.splitlines()
+    assert header.endswith(f"train.accumulate for {fits_half:.1f} GiB")
+    assert line.split()[-1] == "2"
+    train(workspace, describe=True, memory=0.5)
+    assert capsys.readouterr().out.endswith("does not fit\n")
+    monkeypatch.setattr("stages.train.device_memory", lambda: found.peak_with(1) + 1)
+    train(workspace, describe=True)
+    assert capsys.readouterr().out.split()[-1] == "1"
 
 
 def test_recordings_of_nobody_stop_a_model_of_singers(workspace):

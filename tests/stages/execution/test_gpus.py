@@ -7,12 +7,16 @@ from types import SimpleNamespace
 import pytest
 
 from stages.command import StageError
-from stages.execution.gpus import GpuError, gpus, keras_device
+from stages.execution.gpus import GpuError, device_memory, gpus, keras_device
 from stages.parameters import load_params
 from stages.train import train
 
 ROOT = Path(__file__).parents[3]
-TWO_GPUS = 'test "$*" = "--query-gpu=uuid --format=csv,noheader" && echo GPU-1a && echo GPU-2b'
+TWO_GPUS = """case $1 in
+--query-gpu=uuid) echo GPU-1a; echo GPU-2b;;
+--query-gpu=index,uuid,memory.total) echo 0, GPU-1a, 81559; echo 1, GPU-2b, 40960;;
+*) exit 1;;
+esac"""
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +73,21 @@ def test_a_host_without_nvidia_smi_has_no_gpu(tmp_path: Path, monkeypatch):
     monkeypatch.setenv("GPU", "1")
     with pytest.raises(StageError, match=r"^GPU=1, but no nvidia-smi is on the path: install NVIDIA's driver, or set"):
         keras_device()
+
+
+@pytest.mark.parametrize(("visible", "mebibytes"), [(None, 40960), ("GPU-1a", 81559), ("1", 40960)])
+def test_the_memory_is_that_of_the_smallest_gpu(nvidia_smi, monkeypatch, visible, mebibytes):
+    nvidia_smi(TWO_GPUS)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert device_memory() == mebibytes * 2**20
+
+
+def test_the_memory_of_a_gpu_that_is_not_there(nvidia_smi, monkeypatch):
+    nvidia_smi(TWO_GPUS)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    with pytest.raises(StageError, match=r"^nvidia-smi: does not list GPU 7$"):
+        device_memory()
 
 
 def test_a_gpu_that_keras_does_not_see_stops_a_training(nvidia_smi, tmp_path, monkeypatch):
