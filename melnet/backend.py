@@ -20,6 +20,10 @@ Tensor: TypeAlias = Any
 # busy with parts of a batch or groups of samples. Options that the user sets in XLA_FLAGS come last, so they win.
 CPU_FLAGS = "--xla_backend_optimization_level=1 --xla_cpu_prefer_vector_width=512 --xla_cpu_multi_thread_eigen=false"
 
+# Options of XLA's GPU compiler with which equal input gives equal bytes on one kind of GPU: no kernel that adds in any
+# order, and none that is chosen by the time it takes, which is another in every run.
+GPU_FLAGS = "--xla_gpu_exclude_nondeterministic_ops=true --xla_gpu_autotune_level=0"
+
 
 def _cpu_only() -> bool:
     import tensorflow
@@ -32,8 +36,9 @@ WHOLE_STEP = keras.backend.backend() != "tensorflow"
 PARTS = 4 if not WHOLE_STEP and _cpu_only() else 1
 """largest number of parts of a batch that a training step computes in parallel"""
 
-if PARTS > 1:  # XLA reads its flags when it compiles the first function, and ends the process at an unknown one
-    os.environ["XLA_FLAGS"] = f"{CPU_FLAGS} {os.environ.get('XLA_FLAGS', '')}".rstrip()
+# XLA reads its flags when it compiles the first function, and ends the process at an unknown one. What JAX computes on
+# is not known yet; a CPU makes nothing of the options for GPUs.
+os.environ["XLA_FLAGS"] = f"{CPU_FLAGS if PARTS > 1 else GPU_FLAGS} {os.environ.get('XLA_FLAGS', '')}".rstrip()
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:

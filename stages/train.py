@@ -241,7 +241,7 @@ def model_costs(params: Params) -> dict[str, Cost]:
 
 
 def _described(params: Params, memory: float) -> str:
-    """A table of :func:`model_costs`, with the micro-batches that fit so many bytes, and a line for all tiers together."""
+    """A table of :func:`model_costs`, with the micro-batches that fit so many bytes and a line for all tiers."""
     found = model_costs(params)
     rows = [
         [

@@ -111,6 +111,15 @@ def test_the_same_with_jax_on_two_devices():
     assert "3 passed" in done.stdout
 
 
+@pytest.mark.skipif(backend.PARTS == 1, reason="every function here is compiled with them")
+def test_tensorflow_knows_the_options_for_gpus():
+    """It would end the process otherwise, and only where there is a GPU."""
+    program = "import tensorflow as tf; print(tf.function(lambda x: 2 * x, jit_compile=True)(tf.constant(21)).numpy())"
+    environment = os.environ | {"XLA_FLAGS": backend.GPU_FLAGS}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert done.stdout == "42\n", done.stderr
+
+
 def test_micro_batches_have_equally_many_windows():
     with pytest.raises(ValueError, match="accumulate: 3 micro-batches do not divide 8 windows"):
         replace(SETTINGS, accumulate=3)
