@@ -61,7 +61,7 @@ def generate(params: Params) -> None:
         settings.seed,
     )
     try:
-        model = load(MODELS, vocoder=settings.inversion != GRIFFIN_LIM, warm_up=False)
+        model = load(MODELS, vocoder=settings.inversion != GRIFFIN_LIM, warm_up=False, precision=settings.precision)
         train, test = Shards(SHARDS / "train"), Shards(SHARDS / "test")
         prime = _prime(settings, model.config)
         singers = _singers(settings, model)

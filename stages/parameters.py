@@ -122,6 +122,7 @@ class Train(Section):
     clip_norm: Finite = Field(gt=0)
     ema_decay: Finite = Field(ge=0, lt=1)
     recompute: bool
+    precision: Literal["float32", "bfloat16"] = "float32"
     seed: int = Field(ge=0, lt=2**32)
 
     @model_validator(mode="after")
@@ -182,6 +183,7 @@ class Generate(Section):
     prime: Annotated[str, Field(min_length=1)] | None
     prime_seconds: Finite = Field(gt=0)
     seed: int = Field(ge=0, lt=2**32)
+    precision: Literal["float32", "bfloat16"] = "float32"
     inversion: Literal["auto", "vocoder", "griffin-lim"]
     griffin_lim_iterations: int = Field(ge=1)
 

@@ -153,7 +153,14 @@ def _train_tier(params: Params, config: ModelConfig, name: str, shard: ProcessSh
     checkpoint = Checkpoint(_checkpoint(name), _fingerprint(params, name), saves=first)
     previews = _previews(params, config, name, tier_config, checkpoint) if first else []
     with devices.on_all_devices():
-        tier = build_tier(config, name, tier_config, recompute=settings.recompute, seed=settings.seed)
+        tier = build_tier(
+            config,
+            name,
+            tier_config,
+            recompute=settings.recompute,
+            precision=settings.precision,
+            seed=settings.seed,
+        )
         start = _start(params, config, name, tier)
         if first:
             _announce(name, tier, data, settings, count, device)

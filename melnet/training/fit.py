@@ -13,6 +13,7 @@ from melnet.data.dataset import Batch, Normalisation, ProcessShard, TrainingWind
 from melnet.data.shards import Shards
 from melnet.model.mixture import MixtureLoss, negative_log_likelihood
 from melnet.model.multiscale import TierIndex, inputs_and_target
+from melnet.model.precision import Precision
 from melnet.model.tier import Tier
 from melnet.training.checkpoint import Checkpoint
 from melnet.training.loop import ReplayableStream, StopAtNaN
@@ -48,6 +49,8 @@ class TrainConfig:
     """decay per step of the moving average of the weights, which is what validation uses and what is kept"""
     recompute: bool = False
     """compute the gates again in the backward pass, see :class:`melnet.model.tier.Tier`"""
+    precision: Precision = "float32"
+    """of the operands of matrix products, see :mod:`melnet.model.precision`"""
     seed: int = 1
     """of the initial weights and of the windows"""
 
