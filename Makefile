@@ -1,15 +1,33 @@
-# Every target works in a fresh clone: .venv is made from requirements.lock when it is missing or older than the lock.
+# Every target works in a fresh clone: .venv is made from the lock when it is missing or older than the lock.
 PYTHON ?= python3
 VENV := .venv
+# GPU=1 installs the lock with CUDA's libraries, and stages then insist on a GPU. GPU=0 installs the lock without them,
+# and stages compute on the CPU. By default a GPU that nvidia-smi finds decides.
+ifndef GPU
+  GPU := $(shell nvidia-smi --list-gpus >/dev/null 2>&1 && echo 1 || echo 0)
+else ifeq ($(GPU),0)
+  export CUDA_VISIBLE_DEVICES :=
+endif
+ifeq ($(GPU),1)
+  LOCK := requirements-gpu.lock
+  INSTALLED := $(VENV)/.installed-gpu
+else ifeq ($(GPU),0)
+  LOCK := requirements.lock
+  INSTALLED := $(VENV)/.installed
+else
+  $(error GPU is $(GPU), not 0 or 1)
+endif
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)
 # Neither DVC nor Prefect reports how it is used.
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: demo test test-faults test-host bench lint format lock clean host host-stop
+.PHONY: install demo test test-faults test-host bench lint format lock clean host host-stop
 
-demo: $(VENV)/.installed
+install: $(INSTALLED)
+
+demo: $(INSTALLED)
 	dvc repro
 	@echo
 	@echo "Audio     $$(ls samples/*.wav | wc -l) files, samples/*.wav"
@@ -18,54 +36,55 @@ demo: $(VENV)/.installed
 	@echo "Metrics   metrics/train.json, metrics/evaluate.json, metrics/generate.json:"
 	@dvc metrics show
 
-test: $(VENV)/.installed
+test: $(INSTALLED)
 	python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # Kills, full disks, floods, fuzzes, trainings together; half an hour, or with FAULTS=bounded some minutes.
-test-faults: $(VENV)/.installed
+test-faults: $(INSTALLED)
 	HYPOTHESIS_SEARCH=1 python -m pytest -m faults -rs
 
 # Every claim of the README's performance table, measured against its reference; on an idle machine.
-bench: $(VENV)/.installed
+bench: $(INSTALLED)
 	python -m bench.all
 
 # A real server, workers and deployments in a clone with small parameters; some minutes.
-test-host: $(VENV)/.installed
+test-host: $(INSTALLED)
 	python -m pytest -m host tests/host
 
 # A Prefect server on loopback (unless PREFECT_API_URL names one), work pools, deployments, workers; see docs/scheduling.md.
-host: $(VENV)/.installed
+host: $(INSTALLED)
 	python -m pipeline.host up
 
-host-stop: $(VENV)/.installed
+host-stop: $(INSTALLED)
 	python -m pipeline.host down
 
-lint: $(VENV)/.installed
+lint: $(INSTALLED)
 	ruff format --check .
 	ruff check .
 	mypy
 
-format: $(VENV)/.installed
+format: $(INSTALLED)
 	ruff format .
 	ruff check --fix .
 
 # The virtual environment, exactly as locked: the lock is complete, and pip, left to resolve it, refuses pinned packages
 # that are not the newest where others ask for them with extras. A Python without ensurepip (bare Debian) still has a
 # way: its own pip.
-$(VENV)/.installed: requirements.lock
+$(INSTALLED): $(LOCK)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with make PYTHON=..."; exit 1; }
 	@$(PYTHON) -m venv $(VENV) 2>/dev/null || $(PYTHON) -m venv --without-pip $(VENV)
 	@$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m pip --version >/dev/null 2>&1 \
 	  || { echo "No pip: install python3-venv (Debian: apt-get install python3-venv) and try again"; exit 1; }
 	@if $(VENV)/bin/python -m pip --version >/dev/null 2>&1; then pip="$(VENV)/bin/python -m pip"; else pip="$(PYTHON) -m pip --python $(VENV)/bin/python"; fi; \
 	  echo "Installing the locked packages into $(VENV) (once) ..."; \
-	  $$pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	  $$pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $(LOCK)
 	@touch $@
 
-# Resolve the dependencies of pyproject.toml anew.
+# Resolve the dependencies of pyproject.toml anew. The lock for GPU hosts has the same versions, and CUDA's libraries.
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 lock:
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	  --extra dev --output-file requirements.lock pyproject.toml
+	$(COMPILE) --extra dev --output-file requirements.lock pyproject.toml
+	$(COMPILE) --extra dev --extra gpu --constraint requirements.lock --output-file requirements-gpu.lock pyproject.toml
 
 clean:
 	rm -rf $(VENV)

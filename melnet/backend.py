@@ -5,6 +5,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -19,6 +20,10 @@ Tensor: TypeAlias = Any
 # busy with parts of a batch or groups of samples. Options that the user sets in XLA_FLAGS come last, so they win.
 CPU_FLAGS = "--xla_backend_optimization_level=1 --xla_cpu_prefer_vector_width=512 --xla_cpu_multi_thread_eigen=false"
 
+# Options of XLA's GPU compiler with which equal input gives equal bytes on one kind of GPU: no kernel that adds in any
+# order, and none that is chosen by the time it takes, which is another in every run.
+GPU_FLAGS = "--xla_gpu_exclude_nondeterministic_ops=true --xla_gpu_autotune_level=0"
+
 
 def _cpu_only() -> bool:
     import tensorflow
@@ -31,8 +36,9 @@ WHOLE_STEP = keras.backend.backend() != "tensorflow"
 PARTS = 4 if not WHOLE_STEP and _cpu_only() else 1
 """largest number of parts of a batch that a training step computes in parallel"""
 
-if PARTS > 1:  # XLA reads its flags when it compiles the first function, and ends the process at an unknown one
-    os.environ["XLA_FLAGS"] = f"{CPU_FLAGS} {os.environ.get('XLA_FLAGS', '')}".rstrip()
+# XLA reads its flags when it compiles the first function, and ends the process at an unknown one. What JAX computes on
+# is not known yet; a CPU makes nothing of the options for GPUs.
+os.environ["XLA_FLAGS"] = f"{CPU_FLAGS if PARTS > 1 else GPU_FLAGS} {os.environ.get('XLA_FLAGS', '')}".rstrip()
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -48,6 +54,22 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     import tensorflow
 
     return tensorflow.function(function, jit_compile=True, reduce_retracing=False)
+
+
+def bfloat16_matmul(a: Any, b: Any) -> Any:
+    """The product of float32 matrices, rounded to bfloat16, with sums in float32; in compiled functions only.
+
+    >>> float(compiled(bfloat16_matmul)(ops.full((1, 2), 1.001), ops.ones((2, 1)))[0, 0])
+    2.0
+    """
+    a, b = ops.cast(a, "bfloat16"), ops.cast(b, "bfloat16")
+    if keras.backend.backend() == "jax":
+        from jax import numpy
+
+        return numpy.matmul(a, b, preferred_element_type="float32")
+    import tensorflow
+
+    return tensorflow.raw_ops.BatchMatMulV3(x=a, y=b, Tout=tensorflow.float32)
 
 
 def gradients(function: Callable[..., Any], variables: Sequence[Any] = ()) -> Callable[..., list[Any]]:
@@ -85,38 +107,127 @@ def gradients(function: Callable[..., Any], variables: Sequence[Any] = ()) -> Ca
     return compiled(taped)
 
 
-class PartwiseModel(keras.Model):
-    """A model whose training step computes parts of a batch in parallel, each in its own compiled function.
+class AccumulatingModel(keras.Model):
+    """A model whose training step can take a batch in micro-batches, one after the other, and add up their gradients.
+
+    A step then needs memory for one micro-batch, and its result is that of the whole batch but for rounding. The loss
+    must give one value per item of the batch, which the sample weights weight.
+    """
+
+    accumulate = 1
+    """number of micro-batches; it must divide the batch size"""
+
+    def _forward(self, values: list[Any], x: Any, y: Any, weights: Any) -> tuple[Any, Any]:
+        """Prediction, and the weighted sum of the losses, with these values of the weights."""
+        with keras.StatelessScope(state_mapping=list(zip(self.trainable_variables, values, strict=True))):
+            prediction = self(x)
+        return prediction, ops.sum(weights * self.loss.call(y, prediction))
+
+
+class WholeStepModel(AccumulatingModel):
+    """A model whose training step JAX compiles as one function, with a loop over the micro-batches."""
+
+    def train_step(self, state: Any, data: Any) -> Any:
+        if self.accumulate == 1:
+            return super().train_step(state, data)
+        import jax
+
+        values, others, optimizer_values, metric_values = state
+        x, y, weights, micro_batches = self._micro_batches(data)
+
+        def loss(values: list[Any], *micro_batch: Any) -> tuple[Any, Any]:
+            prediction, loss = self._forward(values, *micro_batch)
+            return loss, prediction
+
+        def add(total: list[Any], micro_batch: Any) -> Any:
+            found, gradients = jax.value_and_grad(loss, has_aux=True)(values, *micro_batch)
+            return [a + b for a, b in zip(total, gradients, strict=True)], found
+
+        gradients, (losses, predictions) = jax.lax.scan(add, [ops.zeros_like(v) for v in values], micro_batches)
+        values, optimizer_values = self.optimizer.stateless_apply(optimizer_values, gradients, values)
+        logs, metric_values = self._update_metrics_variables(
+            metric_values, ops.sum(losses), x, y, _whole(predictions), weights
+        )
+        return logs, (values, others, optimizer_values, metric_values)
+
+    def test_step(self, state: Any, data: Any) -> Any:
+        if self.accumulate == 1:
+            return super().test_step(state, data)
+        import jax
+
+        values, others, metric_values = state
+        x, y, weights, micro_batches = self._micro_batches(data)
+        predictions, losses = jax.lax.map(lambda micro_batch: self._forward(values, *micro_batch), micro_batches)
+        logs, metric_values = self._update_metrics_variables(
+            metric_values, ops.sum(losses), x, y, _whole(predictions), weights
+        )
+        return logs, (values, others, metric_values)
+
+    def _micro_batches(self, data: Any) -> tuple[Any, Any, Any, Any]:
+        """Inputs, targets and sample weights of a batch, and all three as micro-batches along a new first axis."""
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
+        batch = x, y, weights / ops.sum(weights)
+        return x, y, weights, keras.tree.map_structure(lambda tensor: _dealt(tensor, self.accumulate), batch)
+
+
+def _dealt(tensor: Any, hands: int) -> Any:
+    """Rows dealt like cards, (hands, rows / hands, ...): each device, which has consecutive rows, has some of each."""
+    rows, *rest = ops.shape(tensor)
+    return ops.swapaxes(ops.reshape(tensor, (rows // hands, hands, *rest)), 0, 1)
+
+
+def _whole(dealt: Any) -> Any:
+    """The rows that :func:`_dealt` dealt, in their order."""
+    hands, rows, *rest = ops.shape(dealt)
+    return ops.reshape(ops.swapaxes(dealt, 0, 1), (hands * rows, *rest))
+
+
+class PartwiseModel(AccumulatingModel):
+    """A model whose training step computes parts of a micro-batch in parallel, each in its own compiled function.
 
     Inside a compiled function TensorFlow uses several cores for large matmuls only, and a recurrent model has small
     ones. Computing parts in parallel uses all cores for the whole step, and each part fits the cache better. Sums are
-    taken in the order of the parts, so the result does not depend on how many parts run at once. The loss must give one
-    value per item of the batch, which the sample weights weight.
+    taken in the order of the parts, so the result does not depend on how many parts run at once.
     """
 
     parts = 1
-    """number of parts that a batch is cut into; it must divide the batch size"""
+    """number of parts that a micro-batch is cut into; it must divide the size of a micro-batch"""
 
     def train_step(self, data: Any) -> dict[str, Any]:
-        x, y, weights, values, parts = self._cut(data)
-        found = [self._part_gradients(values, *part) for part in parts]
-        predictions, losses, gradients = zip(*found, strict=True)
-        return self._apply(list(gradients), list(losses), list(predictions), x, y, weights)
+        x, y, weights, values, micro_batches = self._cut(data)
+        gradients: list[list[Any]] = []
+        predictions: list[Any] = []
+        losses: list[Any] = []
+        for micro_batch in micro_batches:
+            with after(gradients):
+                found = [self._part_gradients(values, *part) for part in micro_batch]
+            predictions += [prediction for prediction, _, _ in found]
+            losses += [loss for _, loss, _ in found]
+            new = [part for _, _, part in found]
+            gradients = [self._sum([*gradients, *new])] if gradients else new
+        return self._apply(gradients, losses, predictions, x, y, weights)
 
     def test_step(self, data: Any) -> dict[str, Any]:
-        x, y, weights, values, parts = self._cut(data)
-        predictions, losses = zip(*[self._part_prediction(values, *part) for part in parts], strict=True)
-        return self._measure(list(losses), list(predictions), x, y, weights)
+        x, y, weights, values, micro_batches = self._cut(data)
+        predictions: list[Any] = []
+        losses: list[Any] = []
+        for micro_batch in micro_batches:
+            with after(losses):
+                found = [self._part_prediction(values, *part) for part in micro_batch]
+            predictions += [prediction for prediction, _ in found]
+            losses += [loss for _, loss in found]
+        return self._measure(losses, predictions, x, y, weights)
 
-    def _cut(self, data: Any) -> tuple[Any, Any, Any, list[Any], list[Any]]:
-        """Inputs, targets and sample weights of a batch, the values of the weights, and the parts of the batch."""
+    def _cut(self, data: Any) -> tuple[Any, Any, Any, list[Any], list[list[Any]]]:
+        """Inputs, targets and sample weights of a batch, the values of the weights, and the parts of micro-batches."""
         import tensorflow  # keras.ops.split needs the batch size when the function is traced
 
         x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
-        batch = x, y, weights / ops.sum(weights)
-        pieces = keras.tree.map_structure(lambda tensor: tensorflow.split(tensor, self.parts), batch)
-        parts = [keras.tree.map_structure_up_to(batch, lambda split, n=n: split[n], pieces) for n in range(self.parts)]
-        return x, y, weights, [variable.value for variable in self.trainable_variables], parts
+        batch, count = (x, y, weights / ops.sum(weights)), self.accumulate * self.parts
+        pieces = keras.tree.map_structure(lambda tensor: tensorflow.split(tensor, count), batch)
+        parts = [keras.tree.map_structure_up_to(batch, lambda split, n=n: split[n], pieces) for n in range(count)]
+        micro_batches = [parts[first : first + self.parts] for first in range(0, count, self.parts)]
+        return x, y, weights, [variable.value for variable in self.trainable_variables], micro_batches
 
     # These are functions of the weights' values, because TensorFlow runs functions with variables one after another.
 
@@ -137,18 +248,16 @@ class PartwiseModel(keras.Model):
 
         return compiled(differentiated)
 
-    def _forward(self, values: list[Any], x: Any, y: Any, weights: Any) -> tuple[Any, Any]:
-        with keras.StatelessScope(state_mapping=list(zip(self.trainable_variables, values, strict=True))):
-            prediction = self(x)
-        return prediction, ops.sum(weights * self.loss.call(y, prediction))
+    @cached_property
+    def _sum(self) -> Callable[..., list[Any]]:
+        return compiled(summed)
 
     @cached_property
     def _apply(self) -> Callable[..., dict[str, Any]]:
         def update(
             gradients: list[Any], losses: list[Any], predictions: list[Any], x: Any, y: Any, weights: Any
         ) -> dict[str, Any]:
-            total = [sum(parts[1:], parts[0]) for parts in zip(*gradients, strict=True)]
-            self.optimizer.apply(total, self.trainable_variables)
+            self.optimizer.apply(summed(gradients), self.trainable_variables)
             return self._measured(losses, predictions, x, y, weights)
 
         return compiled(update)
@@ -163,6 +272,25 @@ class PartwiseModel(keras.Model):
         return results
 
 
+def summed(gradients: Sequence[Sequence[Any]]) -> list[Any]:
+    """The sum of gradients, each a list with one tensor per weight, in their order.
+
+    >>> [float(total) for total in summed([[1.0, 2.0], [3.0, 4.0]])]
+    [4.0, 6.0]
+    """
+    return [sum(parts[1:], parts[0]) for parts in zip(*gradients, strict=True)]
+
+
+def after(tensors: Any) -> AbstractContextManager[Any]:
+    """Context of TensorFlow in which nothing is computed before these (nested) tensors are.
+
+    Micro-batches that do not depend on each other would be computed at the same time, each in memory of its own.
+    """
+    import tensorflow
+
+    return tensorflow.control_dependencies(keras.tree.flatten(tensors))
+
+
 def parts_of(batch: int) -> int:
     """The largest number of equal parts that a batch can be cut into, up to :data:`PARTS`.
 
@@ -172,5 +300,5 @@ def parts_of(batch: int) -> int:
     return next(count for count in range(PARTS, 0, -1) if batch % count == 0)
 
 
-Model: type[keras.Model] = keras.Model if WHOLE_STEP else PartwiseModel
+Model: type[keras.Model] = WholeStepModel if WHOLE_STEP else PartwiseModel
 """base class of trainable models"""

@@ -8,6 +8,7 @@ from keras import ops
 from melnet.backend import Tensor, compiled
 from melnet.model.mixture import negative_log_likelihood
 from melnet.model.multiscale import TierIndex, inputs_and_target, interleave
+from melnet.model.precision import exact
 from melnet.model.tier import Inputs, Tier
 
 
@@ -15,7 +16,7 @@ class Likelihood:
     """The negative log-likelihood, in nats, of each element of a spectrogram under the tier that models it.
 
     The sum over all elements is that of the whole spectrogram, so models with different numbers of tiers can be
-    compared.
+    compared. All of it is computed in float32, whatever the precision of the tiers.
 
     Parameters
     ----------
@@ -33,7 +34,11 @@ class Likelihood:
 
     @staticmethod
     def _score(tier: Tier) -> Callable[[Inputs, Tensor], Tensor]:
-        return compiled(lambda inputs, x: negative_log_likelihood(x, tier(inputs), tier.min_sigma))
+        def score(inputs: Inputs, x: Tensor) -> Tensor:
+            with exact():
+                return negative_log_likelihood(x, tier(inputs), tier.min_sigma)
+
+        return compiled(score)
 
     def by_tier(self, x: np.ndarray, singers: np.ndarray) -> list[np.ndarray]:
         """Nats of each tier's part, the first tier first; arguments as in :meth:`nats`."""

@@ -21,6 +21,7 @@ from melnet.audio.mel import MelSpec
 from melnet.data.atomic import atomic_write, write_json
 from melnet.data.dataset import Normalisation
 from melnet.model.multiscale import TierIndex, shape
+from melnet.model.precision import Precision
 from melnet.model.tier import Tier
 from melnet.model_files import FORMAT, STRICT, ModelError, load_weights, read_settings, save_weights
 
@@ -103,13 +104,19 @@ def tier_config_path(folder: Path, tier: str) -> Path:
 
 
 def build_tier(
-    config: ModelConfig, name: str, tier_config: TierConfig, *, recompute: bool = False, seed: int | None = None
+    config: ModelConfig,
+    name: str,
+    tier_config: TierConfig,
+    *,
+    recompute: bool = False,
+    precision: Precision = "float32",
+    seed: int | None = None,
 ) -> Tier:
     """Build a tier of a model with initial weights.
 
     Parameters
     ----------
-    recompute
+    recompute, precision
         See :class:`melnet.model.tier.Tier`.
     seed
         Of the initial weights, and of all that Keras draws after them.
@@ -127,6 +134,7 @@ def build_tier(
         feature_layers=0 if index.number == 1 else tier_config.feature_layers or tier_config.layers,
         singers=len(config.singers),
         recompute=recompute,
+        precision=precision,
         name=name.replace("-", "_"),
     )
 
@@ -152,8 +160,8 @@ def load_config(folder: Path) -> ModelConfig:
     return read_settings(folder / "melnet.json", _CONFIG)[0]
 
 
-def load(folder: Path) -> tuple[ModelConfig, list[Tier]]:
-    """Read a model back, its first tier first.
+def load(folder: Path, precision: Precision = "float32") -> tuple[ModelConfig, list[Tier]]:
+    """Read a model back, its first tier first; ``precision`` is that of sampling, :mod:`melnet.model.precision`.
 
     Raises
     ------
@@ -161,17 +169,17 @@ def load(folder: Path) -> tuple[ModelConfig, list[Tier]]:
         If a file is missing, damaged, of another format version, or belongs to another model than the other files.
     """
     config = load_config(folder)
-    return config, [load_tier(folder, config, name) for name in config.tiers]
+    return config, [load_tier(folder, config, name, precision) for name in config.tiers]
 
 
-def load_tier(folder: Path, config: ModelConfig, name: str) -> Tier:
+def load_tier(folder: Path, config: ModelConfig, name: str, precision: Precision = "float32") -> Tier:
     """Read one tier of a model whose ``melnet.json`` is ``config``; raises :class:`ModelError` as :func:`load` does."""
     path = tier_config_path(folder, name)
     tier_config, hashes = read_settings(path, _TIER_CONFIG, "weights_sha256", "melnet_sha256")
     expected, melnet = hashes.values()
     if melnet != _digest(config):
         raise ModelError(f"{path}: trained for another {folder / 'melnet.json'}; train the tier again")
-    tier = build_tier(config, name, tier_config)
+    tier = build_tier(config, name, tier_config, precision=precision)
     load_weights(weights_path(folder, name), tier, expected, path, str(tier_config))
     return tier
 

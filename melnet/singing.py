@@ -17,6 +17,7 @@ from melnet.audio.integrity import UnusableAudio
 from melnet.audio.spectrogram import log_mel
 from melnet.data.dataset import UnknownSinger, ids_of
 from melnet.likelihood import Likelihood
+from melnet.model.precision import Precision
 from melnet.model.tier import Tier
 from melnet.prime import PRIME_SECONDS, Prime, read_prime
 from melnet.sampling import OnFrame, Sampler, SamplingSettings
@@ -354,7 +355,13 @@ class Model:
         return Likelihood(self.tiers)
 
 
-def load(folder: str | os.PathLike[str], *, vocoder: bool = True, warm_up: bool = True) -> Model:
+def load(
+    folder: str | os.PathLike[str],
+    *,
+    vocoder: bool = True,
+    warm_up: bool = True,
+    precision: Precision = "float32",
+) -> Model:
     """Read a model from its folder, ``models/`` of a finished run.
 
     Parameters
@@ -363,6 +370,9 @@ def load(folder: str | os.PathLike[str], *, vocoder: bool = True, warm_up: bool 
         Read the vocoder too, if there is one.
     warm_up
         Compile what singing needs, which takes some seconds; without it, the first singing does.
+    precision
+        ``bfloat16``: round the operands of matrix products in sampling, which is faster on accelerators; the likelihood
+        stays in float32.
 
     Raises
     ------
@@ -370,7 +380,7 @@ def load(folder: str | os.PathLike[str], *, vocoder: bool = True, warm_up: bool 
         A file is missing, damaged, of another format version or of another model; the message names it.
     """
     folder = Path(folder)
-    config, tiers = load_tiers(folder)
+    config, tiers = load_tiers(folder, precision)
     model = Model(config, tiers)
     # Weights without their settings are an incomplete folder, which `load_vocoder` reports.
     if vocoder and any(folder.glob("vocoder.*")):

@@ -1,8 +1,5 @@
-"""Lists the GPUs of this host, and lends one to a task."""
+"""Lends a GPU of this host to a task."""
 
-import os
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -11,30 +8,10 @@ from prefect.concurrency.sync import concurrency
 from prefect.settings import get_current_settings
 
 from pipeline.lock import Resource, lock_any
+from stages.execution.gpus import gpus
 
 LIMIT = "gpu"  # Prefect's global concurrency limit: one slot per GPU, or one slot on a host without GPUs
 LEASE_SECONDS = 60.0  # until the slot of a killed run, which could not return it, is free; the server accepts no less
-
-
-class GpuError(RuntimeError):
-    """The GPUs of this host cannot be listed."""
-
-
-def devices() -> list[str]:
-    """Return the GPUs that may be used: those in CUDA_VISIBLE_DEVICES if it is set, else the UUIDs of all GPUs."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [device.strip() for device in visible.split(",") if device.strip() not in ("", "-1")]
-    if shutil.which("nvidia-smi") is None:
-        return []
-    listed = subprocess.run(["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"], capture_output=True, text=True)
-    if listed.returncode:
-        # An empty list would let training run on the CPU for weeks because of a broken driver.
-        raise GpuError(
-            f"nvidia-smi: {listed.stdout.strip()} {listed.stderr.strip()}; "
-            "set CUDA_VISIBLE_DEVICES to an empty value to run on the CPU"
-        )
-    return listed.stdout.split()
 
 
 @contextmanager
@@ -45,15 +22,15 @@ def lock_gpu(holder: str, log: Callable[[str], object]) -> Iterator[dict[str, st
     # runs off the GPU.
     with concurrency(LIMIT, occupy=1, strict=True, lease_duration=LEASE_SECONDS, raise_on_lease_renewal_failure=False):
         folder = get_current_settings().home / "gpus"
-        gpus = [
+        found = [
             Resource(f"GPU {device}", folder / f"{device.replace('/', '-')}.lock", "MELNET_GPU", device)
-            for device in devices()
+            for device in gpus()
         ]
-        if not gpus:
+        if not found:
             log("this host has no GPU: the slot stands for its CPU")
             yield {"CUDA_VISIBLE_DEVICES": ""}
             return
-        with lock_any(gpus, holder, log) as gpu:
+        with lock_any(found, holder, log) as gpu:
             log(f"using {gpu.name}")
             yield {"CUDA_VISIBLE_DEVICES": gpu.value, **gpu.environment}
 

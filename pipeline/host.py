@@ -24,9 +24,10 @@ from prefect.exceptions import ObjectAlreadyExists
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from prefect.workers.process import ProcessWorker
 
-from pipeline.gpu import LIMIT, GpuError, devices
+from pipeline.gpu import LIMIT
 from pipeline.graph import environment
 from pipeline.process_tree import end_process_trees, processes_with
+from stages.execution.gpus import GpuError, gpus
 
 ROOT = Path(__file__).resolve().parent.parent
 STATE = ROOT / ".host"
@@ -67,7 +68,7 @@ class Host:
         """Start the services that are not running, and deploy."""
         files = STATE / "files"
         files.mkdir(parents=True, exist_ok=True)
-        slots = max(1, len(devices()))
+        slots = max(1, len(gpus()))
         if self.own_server:
             self._start("server", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port))
         self._wait_for_server()

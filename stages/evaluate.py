@@ -19,6 +19,7 @@ from melnet.evaluation import evaluate as score
 from melnet.evaluation import fit_baselines
 from melnet.saved import ModelError, load
 from stages.command import StageError, main
+from stages.execution.gpus import keras_device
 from stages.parameters import Params
 from stages.paths import METRICS, MODELS, SHARDS
 from stages.progress import progress
@@ -26,7 +27,7 @@ from stages.progress import progress
 
 def evaluate(params: Params) -> None:
     """Write the metrics; raise :class:`StageError` if the model or the shards cannot be used."""
-    started = time.monotonic()
+    started, device = time.monotonic(), keras_device()
     settings = params.evaluate
     try:
         config, tiers = load(MODELS)
@@ -34,7 +35,7 @@ def evaluate(params: Params) -> None:
         steps = steps_per_epoch(len(test), settings.batch_size)
         print(
             f"{len(test)} slices of the test split and as many of the train split, in {2 * steps} steps, under "
-            f"{', '.join(config.tiers)} and three baselines; fitting and compiling take up to a minute",
+            f"{', '.join(config.tiers)} and three baselines, on {device}; fitting and compiling take up to a minute",
             flush=True,
         )
         baselines = fit_baselines(config, train, settings.baseline_frames)

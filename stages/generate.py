@@ -41,6 +41,7 @@ from melnet.saved import ModelConfig
 from melnet.singing import Invert, Model, load
 from melnet.vocoder.saved import GRIFFIN_LIM, VOCODER, settings_path
 from stages.command import StageError, main
+from stages.execution.gpus import keras_device
 from stages.parameters import Generate, Params
 from stages.paths import METRICS, MODELS, PITCH, SAMPLES, SHARDS, SPECTROGRAMS
 from stages.progress import progress
@@ -49,6 +50,7 @@ from stages.progress import progress
 def generate(params: Params) -> None:
     """Write the samples and the metrics; raise :class:`StageError` if the model, shards or prime cannot be used."""
     started = time.monotonic()
+    keras_device()
     settings = params.generate
     generation = GenerationConfig(
         settings.count,
@@ -59,7 +61,7 @@ def generate(params: Params) -> None:
         settings.seed,
     )
     try:
-        model = load(MODELS, vocoder=settings.inversion != GRIFFIN_LIM, warm_up=False)
+        model = load(MODELS, vocoder=settings.inversion != GRIFFIN_LIM, warm_up=False, precision=settings.precision)
         train, test = Shards(SHARDS / "train"), Shards(SHARDS / "test")
         prime = _prime(settings, model.config)
         singers = _singers(settings, model)

@@ -115,12 +115,14 @@ class Train(Section):
     epochs: int = Field(ge=1)
     patience: int | None = Field(ge=1)
     batch_size: int = Field(ge=1)
+    accumulate: int = Field(default=1, ge=1)
     learning_rate: Finite = Field(gt=0)
     momentum: Finite = Field(ge=0, lt=1)
     lr_halving_epochs: int = Field(ge=1)
     clip_norm: Finite = Field(gt=0)
     ema_decay: Finite = Field(ge=0, lt=1)
     recompute: bool
+    precision: Literal["float32", "bfloat16"] = "float32"
     seed: int = Field(ge=0, lt=2**32)
 
     @model_validator(mode="after")
@@ -130,6 +132,12 @@ class Train(Section):
             nearest = _nearest_multiples(windows, size)
             raise ValueError(
                 f"windows_per_epoch: {windows} is no multiple of train.batch_size: {size}; the nearest: {nearest}"
+            )
+        if size % self.accumulate:
+            divisors = [count for count in range(1, size + 1) if size % count == 0]
+            nearest = " or ".join(str(count) for count in _neighbours(divisors, self.accumulate))
+            raise ValueError(
+                f"accumulate: {self.accumulate} does not divide train.batch_size: {size}; the nearest: {nearest}"
             )
         return self
 
@@ -175,6 +183,7 @@ class Generate(Section):
     prime: Annotated[str, Field(min_length=1)] | None
     prime_seconds: Finite = Field(gt=0)
     seed: int = Field(ge=0, lt=2**32)
+    precision: Literal["float32", "bfloat16"] = "float32"
     inversion: Literal["auto", "vocoder", "griffin-lim"]
     griffin_lim_iterations: int = Field(ge=1)
 
@@ -250,6 +259,11 @@ def check_divisible(key: str, size: int, divisor: int, tiers: int) -> None:
 def _nearest_multiples(size: int, divisor: int) -> str:
     below = size - size % divisor
     return f"{below} or {below + divisor}" if below else f"{divisor}"
+
+
+def _neighbours(ascending: list[int], value: int) -> list[int]:
+    """The numbers next to ``value``, below and above it."""
+    return [n for n in ascending if n < value][-1:] + [n for n in ascending if n > value][:1]
 
 
 def load_params(path: Path) -> Params:

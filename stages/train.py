@@ -12,7 +12,7 @@ tier sings: logs/TIER/previews/index.html.
 With train.initial_model the weights of another model of the same shape are the start (melnet/training/initial.py).
 
 All visible GPUs (CUDA_VISIBLE_DEVICES) are used, each for a part of every batch; with execution.coordinator also those
-of other processes and hosts (docs/distributed.md).
+of other processes and hosts (docs/distributed.md). A GPU that Keras does not see ends the training (docs/gpu.md).
 """
 
 import argparse
@@ -34,6 +34,7 @@ from melnet.training.initial import start_from
 from melnet.training.loop import TrainingDiverged
 from stages.command import StageError, main
 from stages.epoch_progress import EpochProgress
+from stages.execution.gpus import device_memory, keras_device
 from stages.fingerprint import fingerprint
 from stages.parameters import Params
 from stages.paths import CHECKPOINTS, METRICS, MODELS, SHARDS
@@ -49,15 +50,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="print the shape, weights, memory and work per step of each tier in params.yaml, and train nothing",
     )
+    parser.add_argument(
+        "--memory",
+        type=float,
+        metavar="GIB",
+        help="with --describe: the memory that train.accumulate is to fit; by default the GPU's, or this machine's",
+    )
 
 
-def train(params: Params, tier: str | None = None, describe: bool = False) -> None:
+def train(params: Params, tier: str | None = None, describe: bool = False, memory: float | None = None) -> None:
     """Train; raise :class:`StageError` for an unknown tier, unusable shards or windows, and a loss that is NaN."""
     tiers = params.model.tier_names
     if tier is not None and tier not in tiers:
         raise StageError(f"{tier!r} is no tier of model.tiers: {', '.join(tiers)}")
     if describe:
-        print(_described(params))
+        print(_described(params, device_memory() if memory is None else memory * 2**30))
         return
     try:
         config = load_config(MODELS)
@@ -83,7 +90,7 @@ def _train_tiers(params: Params, config: ModelConfig, names: list[str]) -> None:
     if backend != "jax":
         raise StageError(f"execution.coordinator: several processes train under KERAS_BACKEND=jax, not {backend}")
     if launch.processes:
-        _check_batch_size(params, launch.processes, "processes")
+        _check_batch_size(params, launch.processes, f"{launch.processes} processes")
     fingerprints = {name: _fingerprint(params, name) for name in names}
     epochs = [finished_epochs(_checkpoint(name), fingerprint) for name, fingerprint in fingerprints.items()]
     agreed = {
@@ -122,13 +129,13 @@ def _check_batch_size(params: Params, parts: int, of_what: str) -> None:
         below = params.train.batch_size - rest
         nearest = f"{below} or {below + parts}" if below else f"{parts}"
         raise StageError(
-            f"train.batch_size: {params.train.batch_size} slices cannot be divided evenly between {parts} {of_what}; "
+            f"train.batch_size: {params.train.batch_size} slices cannot be divided evenly between {of_what}; "
             f"the nearest: {nearest}"
         )
 
 
 def _train_tier(params: Params, config: ModelConfig, name: str, shard: ProcessShard = ProcessShard()) -> None:  # noqa: B008  # frozen
-    started = time.monotonic()
+    started, device = time.monotonic(), keras_device()
     data = TrainingData(
         Shards(SHARDS / "train"),
         Shards(SHARDS / "valid"),
@@ -139,16 +146,24 @@ def _train_tier(params: Params, config: ModelConfig, name: str, shard: ProcessSh
     )
     settings = TrainConfig(**params.train.schedule)
     tier_config = TierConfig(**params.model.tiers[name].model_dump())
-    count = devices.device_count()
-    _check_batch_size(params, count, "devices")
+    count, micro_batches = devices.device_count(), settings.accumulate
+    together = f" in {micro_batches} micro-batches" if micro_batches > 1 else ""
+    _check_batch_size(params, count * micro_batches, f"{count} devices{together}")
     first = shard.index == 0  # the only process that writes files and messages
     checkpoint = Checkpoint(_checkpoint(name), _fingerprint(params, name), saves=first)
     previews = _previews(params, config, name, tier_config, checkpoint) if first else []
     with devices.on_all_devices():
-        tier = build_tier(config, name, tier_config, recompute=settings.recompute, seed=settings.seed)
+        tier = build_tier(
+            config,
+            name,
+            tier_config,
+            recompute=settings.recompute,
+            precision=settings.precision,
+            seed=settings.seed,
+        )
         start = _start(params, config, name, tier)
         if first:
-            _announce(name, tier, data, settings, count)
+            _announce(name, tier, data, settings, count, device)
             print(start, end="", flush=True)
             if checkpoint.history:
                 print(f"continuing after epoch {len(checkpoint.history)}", flush=True)
@@ -158,7 +173,7 @@ def _train_tier(params: Params, config: ModelConfig, name: str, shard: ProcessSh
     if not first:
         return
     save_tier(MODELS, config, name, tier_config, tier)
-    metrics = checkpoint.metrics(settings.epochs)
+    metrics = {**checkpoint.metrics(settings.epochs), "device": device}
     write_json(METRICS / "train" / f"{name}.json", metrics)
     checkpoint.write_history(METRICS / "history" / f"{name}.csv")
     checkpoint.delete()
@@ -169,12 +184,13 @@ def _train_tier(params: Params, config: ModelConfig, name: str, shard: ProcessSh
     )
 
 
-def _announce(name: str, tier: keras.Model, data: TrainingData, settings: TrainConfig, count: int) -> None:
+def _announce(name: str, tier: keras.Model, data: TrainingData, settings: TrainConfig, count: int, device: str) -> None:
     minutes = data.windows(settings).available_frames * data.train.spec.mel.seconds_per_frame / 60
     print(
         f"{name}: {tier.count_params():,} weights, windows of {settings.window_frames} frames from {minutes:.1f} min, "
         f"{settings.epochs} epochs of {settings.windows_per_epoch} windows in {settings.steps_per_epoch} steps"
-        f"{f' on {count} devices' if count > 1 else ''}; compiling takes up to a minute",
+        f"{f' of {settings.accumulate} micro-batches' if settings.accumulate > 1 else ''}"
+        f"{f' on {count} devices' if count > 1 else ''}, {device}; compiling takes up to a minute",
         flush=True,
     )
 
@@ -185,6 +201,7 @@ def _logs(folder: Path, checkpoint: Checkpoint) -> list[keras.callbacks.Callback
     from dvclive import Live
     from dvclive.keras import DVCLiveCallback
 
+    devices.keep_gpus_for_keras()
     live = Live(str(folder / "dvclive"), resume=bool(checkpoint.history), save_dvc_exp=False, dvcyaml=None, report=None)
     return [DVCLiveCallback(live=live), keras.callbacks.TensorBoard(str(folder / "tensorboard"), write_graph=False)]
 
@@ -227,11 +244,11 @@ def model_costs(params: Params) -> dict[str, Cost]:
         **params.model.model_dump(include={"cell", "num_components", "min_sigma"}),
     )
     tiers = {name: TierConfig(**tier.model_dump()) for name, tier in params.model.tiers.items()}
-    return costs(config, tiers, params.train.batch_size, params.train.recompute)
+    return costs(config, tiers, params.train.batch_size, params.train.recompute, params.train.accumulate)
 
 
-def _described(params: Params) -> str:
-    """A table of :func:`model_costs`, with a line for all tiers together."""
+def _described(params: Params, memory: float) -> str:
+    """A table of :func:`model_costs`, with the micro-batches that fit so many bytes and a line for all tiers."""
     found = model_costs(params)
     rows = [
         [
@@ -242,6 +259,7 @@ def _described(params: Params) -> str:
             f"{tier.weights:,}",
             f"{tier.peak / 2**30:.1f} GiB",
             f"{tier.flop / 1e9:,.0f} GFLOP",
+            tier.fewest_micro_batches(memory) or "does not fit",
         ]
         for name, tier in found.items()
     ]
@@ -249,8 +267,11 @@ def _described(params: Params) -> str:
         whole = f"{params.train.window_frames} x {params.mel.n_mels}"
         weights, flop = (sum(getattr(tier, name) for tier in found.values()) for name in ("weights", "flop"))
         most = f"{max(tier.peak for tier in found.values()) / 2**30:.1f} GiB at most"
-        rows.append(["all", whole, "", "", f"{weights:,}", most, f"{flop / 1e9:,.0f} GFLOP"])
+        fewest = [tier.fewest_micro_batches(memory) for tier in found.values()]
+        largest = "does not fit" if None in fewest else max(count for count in fewest if count is not None)
+        rows.append(["all", whole, "", "", f"{weights:,}", most, f"{flop / 1e9:,.0f} GFLOP", largest])
     headers = ["tier", "frames x bands", "layers", "hidden", "weights", "memory of training", "work per step"]
+    headers.append(f"train.accumulate for {memory / 2**30:.1f} GiB")
     return tabulate(rows, headers, tablefmt="plain", disable_numparse=True)
 
 

@@ -31,6 +31,7 @@ from stages.command import StageError, main
 from stages.corpus.manifest import read_manifest
 from stages.corpus.singers import known_singers
 from stages.epoch_progress import EpochProgress
+from stages.execution.gpus import keras_device
 from stages.fingerprint import fingerprint
 from stages.parameters import Params
 from stages.paths import CHECKPOINTS, CLEAN, METRICS, MODELS, PITCH, SHARDS
@@ -40,7 +41,7 @@ MEASURED_MINUTES = 2.0  # of each split
 
 def vocoder(params: Params) -> None:
     """Train; raise :class:`StageError` for unusable shards, recordings or pitch, and a loss that is not a number."""
-    started = time.monotonic()
+    started, device = time.monotonic(), keras_device()
     try:
         shards = {split: Shards(SHARDS / split) for split in SPLITS}
         mel = shards["train"].spec.mel
@@ -52,7 +53,7 @@ def vocoder(params: Params) -> None:
             params.vocoder.blocks,
         )
         runs = _runs(config, shards, params)
-        trained = [_train(name, config, runs, params) for name in NETWORKS]
+        trained = [_train(name, config, runs, params, device) for name in NETWORKS]
     except (ShardError, UnusableAudio, PitchTracksError, TrainingDiverged) as error:
         raise StageError(str(error)) from error
     networks = [network for network, _ in trained]
@@ -88,7 +89,7 @@ def _runs(config: VocoderConfig, shards: dict[str, Shards], params: Params) -> d
 
 
 def _train(
-    name: str, config: VocoderConfig, runs: dict[str, list[Run]], params: Params
+    name: str, config: VocoderConfig, runs: dict[str, list[Run]], params: Params, device: str
 ) -> tuple[FrameNetwork, Checkpoint]:
     """Train one of the two networks; its checkpoint stays until the whole vocoder is saved."""
     settings = params.vocoder
@@ -99,7 +100,7 @@ def _train(
     training = prepare(name, config, runs["train"], runs["valid"], settings.seed)
     minutes = sum(len(run.log_mel) for run in runs["train"]) * config.mel.seconds_per_frame / 60
     print(
-        f"{label}: {training.model.network.count_params():,} weights, {minutes:.1f} min, {steps} steps; "
+        f"{label}: {training.model.network.count_params():,} weights, {minutes:.1f} min, {steps} steps, {device}; "
         "compiling takes up to a minute",
         flush=True,
     )

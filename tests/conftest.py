@@ -6,6 +6,8 @@ from pathlib import Path
 
 # Before anything imports TensorFlow.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Also where there are GPUs: what tests compare is a CPU's, and there are more processes than GPUs.
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 # Most of the tests' time is XLA's: what it compiles runs for moments only, and is not worth optimising.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 

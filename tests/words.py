@@ -42,6 +42,7 @@ ELSEWHERE = {
     "make lint": ".ci/run",
     "make test": ".ci/run",
     "make demo": f"{GRAPH}::test_it_ends_in_audio_pictures_and_metrics",
+    "make install": ".ci/run",
     "make host": f"{HOST}::test_host_can_be_brought_up_again_and_keeps_its_schedule",
     "make host-stop": f"{HOST}::host",
     "prefect deployment run melnet/train --watch": TRAINED,

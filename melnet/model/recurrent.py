@@ -13,6 +13,8 @@ import keras
 from keras import ops
 
 from melnet.backend import Tensor
+from melnet.model import precision as precisions
+from melnet.model.precision import Precision, float32
 
 Tensors = tuple[Tensor, ...]
 State = tuple[Tensor, ...]
@@ -64,6 +66,8 @@ class Recurrent(keras.layers.Layer):
     recompute
         Whether the gradient computes the gate activations again instead of storing them in the forward pass. This
         takes less memory and a third more arithmetic.
+    precision
+        Of the operands of matrix products, see :mod:`melnet.model.precision`.
     """
 
     gates: ClassVar[int]
@@ -71,11 +75,20 @@ class Recurrent(keras.layers.Layer):
     states: ClassVar[int]
     """tensors in a :data:`State`"""
 
-    def __init__(self, hidden: int, *, reverse: bool = False, recompute: bool = False, **kwargs: object) -> None:
-        super().__init__(**kwargs)
+    def __init__(
+        self,
+        hidden: int,
+        *,
+        reverse: bool = False,
+        recompute: bool = False,
+        precision: Precision = "float32",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**float32(kwargs))
         self.hidden = hidden
         self.reverse = reverse
         self.recompute = recompute
+        self.precision: Precision = precision
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         width = self.gates * self.hidden
@@ -110,6 +123,10 @@ class Recurrent(keras.layers.Layer):
         """Gradients with respect to ``projected`` and, through other paths than it, to the state before."""
         raise NotImplementedError
 
+    def matmul(self, a: Tensor, b: Tensor) -> Tensor:
+        """The product of matrices in this layer's precision; without a gradient of its own."""
+        return precisions.matmul(a, b, self.precision)
+
     def call(self, sequence: Tensor) -> Tensor:
         """Hidden states (steps, rows, hidden) of a sequence (steps, rows, features)."""
         weights = self.projections()
@@ -142,7 +159,7 @@ class Recurrent(keras.layers.Layer):
 
     def _step(self, x: Tensor, state: State, weights: Tensors) -> tuple[State, Tensors]:
         projections = zip(self.operands(x, state[0]), weights[::2], weights[1::2], strict=True)
-        return self.activate(tuple(ops.matmul(operand, kernel) + bias for operand, kernel, bias in projections), state)
+        return self.activate(tuple(self.matmul(operand, kernel) + bias for operand, kernel, bias in projections), state)
 
     def _forward(self, sequence: Tensor, weights: Tensors, initial: State, *, keep: bool) -> Tensors:
         """States after each step, all (steps, rows, hidden); with ``keep`` also activations (steps, rows, 4 hidden)."""
@@ -183,9 +200,9 @@ class Recurrent(keras.layers.Layer):
             for operand, d in zip(self.operands(x, before[0]), d_projected, strict=True):
                 # The condition always holds. On a CPU, XLA adds a selected matmul much faster than a plain one, and
                 # sums over rows several times faster if the sum is a matmul with ones.
-                added += [ops.where(t < steps, ops.matmul(ops.transpose(operand), d), 0.0), ops.matmul(ones, d)]
+                added += [ops.where(t < steps, self.matmul(ops.transpose(operand), d), 0.0), ops.matmul(ones, d)]
             d_weights = tuple(total + a for total, a in zip(d_weights, added, strict=True))
-            d_operands = [ops.matmul(d, kernel) for d, kernel in zip(d_projected, transposed, strict=True)]
+            d_operands = [self.matmul(d, kernel) for d, kernel in zip(d_projected, transposed, strict=True)]
             d_x, d_hidden = ops.split(ops.concatenate(d_operands, axis=-1), [features], axis=-1)
             return t + 1, (d_before[0] + d_hidden, *d_before[1:]), d_weights, put_row(d_sequence, at, d_x)
 
@@ -199,4 +216,5 @@ class Recurrent(keras.layers.Layer):
         return d_sequence, *(ops.reshape(d, w.shape) for d, w in zip(d_weights, weights, strict=True)), *d_state
 
     def get_config(self) -> dict[str, object]:
-        return {**super().get_config(), "hidden": self.hidden, "reverse": self.reverse, "recompute": self.recompute}
+        stored = ("hidden", "reverse", "recompute", "precision")
+        return {**super().get_config(), **{name: getattr(self, name) for name in stored}}

@@ -12,7 +12,7 @@ runs upwards in a frame has ``step``, which takes one band.
 """
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import keras
 from keras import ops
@@ -20,6 +20,7 @@ from keras import ops
 from melnet.backend import Tensor
 from melnet.model.gru import GRU
 from melnet.model.lstm import LSTM
+from melnet.model.precision import Dense, float32
 from melnet.model.recurrent import Recurrent, State
 
 Cell: TypeAlias = Callable[..., Recurrent]
@@ -51,14 +52,14 @@ class TimeDelayedLayer(keras.layers.Layer):
     projected and added to the input. The input is already delayed by one frame, so the RNNs may see whole frames.
     """
 
-    def __init__(self, hidden: int, cell: Cell, **kwargs: object) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, hidden: int, cell: Cell, **kwargs: Any) -> None:
+        super().__init__(**float32(kwargs))
         self.time = cell(hidden, name="time")
         self.up = cell(hidden, name="up")
         self.down = cell(hidden, reverse=True, name="down")
         # W [time; up; down] as two products, so that each is computed in the layout that its RNNs give.
-        self.project_time = keras.layers.Dense(hidden, name="project_time")
-        self.project_frequency = keras.layers.Dense(hidden, use_bias=False, name="project_frequency")
+        self.project_time = Dense(hidden, precision=self.up.precision, name="project_time")
+        self.project_frequency = Dense(hidden, precision=self.up.precision, use_bias=False, name="project_frequency")
 
     def build(self, hidden: int) -> None:
         for rnn in (self.time, self.up, self.down):
@@ -84,10 +85,10 @@ class TimeDelayedLayer(keras.layers.Layer):
 class CentralisedLayer(keras.layers.Layer):
     """One layer of the centralised stack (section 4.3): one RNN over time, with features of whole frames."""
 
-    def __init__(self, hidden: int, cell: Cell, **kwargs: object) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, hidden: int, cell: Cell, **kwargs: Any) -> None:
+        super().__init__(**float32(kwargs))
         self.time = cell(hidden, name="time")
-        self.project = keras.layers.Dense(hidden, name="project")
+        self.project = Dense(hidden, precision=self.time.precision, name="project")
 
     def build(self, hidden: int) -> None:
         self.time.build((None, None, hidden))
@@ -110,10 +111,10 @@ class FrequencyDelayedLayer(keras.layers.Layer):
     stack at the same layer.
     """
 
-    def __init__(self, hidden: int, cell: Cell, **kwargs: object) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, hidden: int, cell: Cell, **kwargs: Any) -> None:
+        super().__init__(**float32(kwargs))
         self.up = cell(hidden, name="up")
-        self.project = keras.layers.Dense(hidden, name="project")
+        self.project = Dense(hidden, precision=self.up.precision, name="project")
 
     def build(self, hidden: int) -> None:
         self.up.build((None, None, hidden))
@@ -135,14 +136,14 @@ class FeatureExtractionLayer(keras.layers.Layer):
     It reads the values of the earlier tiers. All of them are known, so nothing is delayed.
     """
 
-    def __init__(self, hidden: int, cell: Cell, **kwargs: object) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, hidden: int, cell: Cell, **kwargs: Any) -> None:
+        super().__init__(**float32(kwargs))
         self.forth = cell(hidden, name="forth")
         self.back = cell(hidden, reverse=True, name="back")
         self.up = cell(hidden, name="up")
         self.down = cell(hidden, reverse=True, name="down")
-        self.project_time = keras.layers.Dense(hidden, name="project_time")
-        self.project_frequency = keras.layers.Dense(hidden, use_bias=False, name="project_frequency")
+        self.project_time = Dense(hidden, precision=self.up.precision, name="project_time")
+        self.project_frequency = Dense(hidden, precision=self.up.precision, use_bias=False, name="project_frequency")
 
     def build(self, hidden: int) -> None:
         for rnn in (self.forth, self.back, self.up, self.down):

@@ -24,6 +24,7 @@ from keras import ops
 
 from melnet import backend
 from melnet.backend import Tensor
+from melnet.model.precision import Dense, Precision, float32
 from melnet.model.recurrent import State, put_row, row
 from melnet.model.stacks import (
     CELLS,
@@ -71,6 +72,8 @@ class Tier(backend.Model):
         Number of singers that the tier knows; 0 if it is not conditioned on the singer.
     recompute
         See :class:`melnet.model.recurrent.Recurrent`: it changes memory and time of training, not its results.
+    precision
+        Of the operands of matrix products inside the stacks, see :mod:`melnet.model.precision`.
 
     >>> import numpy as np
     >>> tier = Tier(bands=3, layers=1, hidden=4, num_components=2, min_sigma=0.01)
@@ -90,12 +93,14 @@ class Tier(backend.Model):
         feature_layers: int = 0,
         singers: int = 0,
         recompute: bool = False,
+        precision: Precision = "float32",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**float32(kwargs))
         self.bands, self.hidden, self.num_components, self.min_sigma = bands, hidden, num_components, min_sigma
         self.cell, self.singers, self.recompute = cell, singers, recompute
-        rnn, dense = partial(CELLS[cell], recompute=recompute), keras.layers.Dense
+        self.precision: Precision = precision
+        rnn, dense = partial(CELLS[cell], recompute=recompute, precision=precision), Dense
         self.time_input = dense(hidden, name="time_input")
         self.frequency_input = dense(hidden, name="frequency_input")
         self.time_delayed = [TimeDelayedLayer(hidden, rnn, name=f"time_delayed_{i}") for i in range(layers)]
@@ -113,8 +118,10 @@ class Tier(backend.Model):
             stacks = ["time", "frequency", "frame" if first else "features"]
             condition += [f"singer_to_{stack}" for stack in stacks]
             # Zeros, so that a singer who is absent from the train split keeps a neutral embedding.
-            self.embedding = keras.layers.Embedding(singers, hidden, embeddings_initializer="zeros", name="singer")
-        self.conditions = {name: dense(hidden, use_bias=False, name=name) for name in condition}
+            self.embedding = keras.layers.Embedding(
+                singers, hidden, embeddings_initializer="zeros", dtype="float32", name="singer"
+            )
+        self.conditions = {name: dense(hidden, precision=precision, use_bias=False, name=name) for name in condition}
         self.head = dense(3 * num_components, name="head")
         self.build((None, None, bands))
 
@@ -297,7 +304,7 @@ class Tier(backend.Model):
         return ops.transpose(values), ops.transpose(parameters, (1, 0, 2))
 
     def get_config(self) -> dict[str, Any]:
-        stored = ("bands", "hidden", "num_components", "min_sigma", "cell", "singers", "recompute")
+        stored = ("bands", "hidden", "num_components", "min_sigma", "cell", "singers", "recompute", "precision")
         counts = {"layers": len(self.time_delayed), "feature_layers": len(self.features)}
         return {**super().get_config(), **counts, **{name: getattr(self, name) for name in stored}}
 

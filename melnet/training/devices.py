@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from melnet.backend import compiled
+from melnet.backend import after, compiled, summed
 
 
 def device_count() -> int:
@@ -20,6 +20,26 @@ def device_count() -> int:
 
         return jax.device_count()
     return len(_tensorflow_devices())
+
+
+def device_name() -> str:
+    """The kind of device that Keras computes on: ``cpu``, or for example ``NVIDIA H100 80GB HBM3``."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.local_devices()[0].device_kind
+    import tensorflow
+
+    gpus = tensorflow.config.list_physical_devices("GPU")
+    return tensorflow.config.experimental.get_device_details(gpus[0])["device_name"] if gpus else "cpu"
+
+
+def keep_gpus_for_keras() -> None:
+    """Under JAX, keep TensorFlow, which then only writes logs, from taking most of the memory of every GPU."""
+    if keras.backend.backend() != "tensorflow":
+        import tensorflow
+
+        tensorflow.config.set_visible_devices([], "GPU")
 
 
 def _tensorflow_devices() -> list[str]:
@@ -97,17 +117,36 @@ def _share_tensorflow(model: keras.Model) -> None:
 
     norm, model.optimizer.global_clipnorm = model.optimizer.global_clipnorm, None
     model.jit_compile = False
-    model.call = compiled(model.call)
+    call, count = compiled(model.call), model.accumulate
     [tracked] = [metric for metric in model.metrics if metric.name == "loss"]
+
+    def micro_batches(data: Any) -> list[Any]:
+        pieces = keras.tree.map_structure(lambda tensor: tensorflow.split(tensor, count), data)
+        return [keras.tree.map_structure_up_to(data, lambda split, n=n: split[n], pieces) for n in range(count)]
+
+    def predict(inputs: Any) -> Any:
+        outputs: list[Any] = []
+        for piece in micro_batches(inputs):
+            with after(outputs):
+                outputs.append(call(piece))
+        return tensorflow.concat(outputs, axis=0)
+
+    model.call = predict
 
     def train_step(data: Any) -> Any:
         inputs, target, weights = data
         replica = tensorflow.distribute.get_replica_context()
-        with tensorflow.GradientTape() as tape:
-            output = model(inputs, training=True)
-            loss = tensorflow.reduce_sum(model.loss.call(target, output) * weights)
-        # That of an embedding comes as the rows it used.
-        found = [tensorflow.convert_to_tensor(g) for g in tape.gradient(loss, model.trainable_weights)]
+        outputs: list[Any] = []
+        total: list[list[Any]] = []
+        for piece, piece_target, piece_weights in micro_batches(data):
+            with after(total), tensorflow.GradientTape() as tape:
+                outputs.append(call(piece))
+                loss = tensorflow.reduce_sum(model.loss.call(piece_target, outputs[-1]) * piece_weights)
+                # That of an embedding comes as the rows it used.
+                found = [tensorflow.convert_to_tensor(g) for g in tape.gradient(loss, model.trainable_weights)]
+            total = [summed([*total, [loss, *found]])]
+        output = tensorflow.concat(outputs, axis=0)
+        [[loss, *found]] = total
         parts = [loss, tensorflow.reduce_sum(weights), *found]
         loss, weight, *gradients = replica.all_reduce("SUM", parts)
         gradients = [gradient / weight for gradient in gradients]

@@ -13,6 +13,7 @@ from melnet.data.dataset import Batch, Normalisation, ProcessShard, TrainingWind
 from melnet.data.shards import Shards
 from melnet.model.mixture import MixtureLoss, negative_log_likelihood
 from melnet.model.multiscale import TierIndex, inputs_and_target
+from melnet.model.precision import Precision
 from melnet.model.tier import Tier
 from melnet.training.checkpoint import Checkpoint
 from melnet.training.loop import ReplayableStream, StopAtNaN
@@ -29,6 +30,8 @@ class TrainConfig:
 
     epochs: int
     batch_size: int
+    accumulate: int = 1
+    """micro-batches that a step takes one after the other, for less memory; it divides ``batch_size``"""
     window_frames: int = 50
     """frames of a training window"""
     windows_per_epoch: int = 640
@@ -46,12 +49,16 @@ class TrainConfig:
     """decay per step of the moving average of the weights, which is what validation uses and what is kept"""
     recompute: bool = False
     """compute the gates again in the backward pass, see :class:`melnet.model.tier.Tier`"""
+    precision: Precision = "float32"
+    """of the operands of matrix products, see :mod:`melnet.model.precision`"""
     seed: int = 1
     """of the initial weights and of the windows"""
 
     def __post_init__(self) -> None:
         if self.windows_per_epoch % self.batch_size:
             raise ValueError(f"windows_per_epoch: {self.windows_per_epoch} is no multiple of {self.batch_size} windows")
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"accumulate: {self.accumulate} micro-batches do not divide {self.batch_size} windows")
 
     @property
     def steps_per_epoch(self) -> int:
@@ -123,7 +130,8 @@ def compile_tier(tier: Tier, config: TrainConfig) -> None:
         jit_compile=backend.WHOLE_STEP,
     )
     tier.optimizer.build(tier.trainable_variables)
-    tier.parts = backend.parts_of(config.batch_size)
+    tier.accumulate = config.accumulate
+    tier.parts = backend.parts_of(config.batch_size // config.accumulate)
 
 
 def fit(

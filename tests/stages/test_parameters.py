@@ -57,6 +57,9 @@ def test_the_projects_own_parameters_are_valid_and_immutable():
         ("train", "lr_halving_epochs", 0),
         ("train", "ema_decay", 1.0),
         ("train", "epochs", None),
+        ("train", "accumulate", 0),
+        ("train", "precision", "float16"),
+        ("generate", "precision", "mixed_bfloat16"),
         ("downsample", "max_pause_seconds", 0.0),
         ("downsample", "max_rejected", 1.5),
         ("generate", "temperature", -0.1),
@@ -124,6 +127,13 @@ def test_an_epoch_that_is_no_whole_number_of_batches_is_refused(tmp_path, window
     message = rf"train\.windows_per_epoch: {windows} is no multiple of train\.batch_size: 16; the nearest: {nearest}$"
     with pytest.raises(ParamsError, match=message):
         load_params(edit_params(tmp_path, {"train": {"windows_per_epoch": windows, "batch_size": 16}}))
+
+
+@pytest.mark.parametrize(("accumulate", "nearest"), [(3, "2 or 4"), (32, "16")])
+def test_micro_batches_divide_a_batch(tmp_path, accumulate, nearest):
+    message = rf"train\.accumulate: {accumulate} does not divide train\.batch_size: 16; the nearest: {nearest}$"
+    with pytest.raises(ParamsError, match=message):
+        load_params(edit_params(tmp_path, {"train": {"accumulate": accumulate, "batch_size": 16}}))
 
 
 def test_one_singer_for_each_sample(tmp_path):

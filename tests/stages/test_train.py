@@ -14,7 +14,7 @@ from stages.fingerprint import fingerprint
 from stages.model import model
 from stages.parameters import Tier
 from stages.paths import MODELS, SHARDS
-from stages.train import CHECKPOINTS, LOGS, train
+from stages.train import CHECKPOINTS, LOGS, model_costs, train
 
 
 def test_outputs(workspace):
@@ -27,7 +27,7 @@ def test_outputs(workspace):
     history = pd.read_csv("metrics/history/tier-1.csv")
     assert history["epoch"].tolist() == [1, 2]
     assert metrics["val_loss"] == history["val_loss"].min()
-    assert (metrics["epochs"], metrics["stopped_early"]) == (2, False)
+    assert (metrics["epochs"], metrics["stopped_early"], metrics["device"]) == (2, False, "cpu")
     assert history["loss"].iloc[1] < history["loss"].iloc[0]
     assert any((LOGS / "tier-1/tensorboard").rglob("events*"))
     assert any((LOGS / "tier-1/dvclive").rglob("*.tsv"))
@@ -64,7 +64,7 @@ def test_it_says_what_windows_are_drawn_from_and_when_it_stopped_early(workspace
     train(with_train(workspace, window_frames=300, learning_rate=1e-30, epochs=5, patience=2))
     output = capsys.readouterr().out
     minutes = 400 * workspace.mel_spec.seconds_per_frame / 60
-    assert f"windows of 300 frames from {minutes:.1f} min, 5 epochs of 40 windows in 5 steps" in output
+    assert f"windows of 300 frames from {minutes:.1f} min, 5 epochs of 40 windows in 5 steps, cpu;" in output
     assert "in epoch 1 of 3, the last 2 without a lower one" in output
     assert json.loads(Path("metrics/train/tier-1.json").read_text())["stopped_early"] is True
 
@@ -144,6 +144,20 @@ def test_describing_trains_nothing(workspace, capsys):
     assert lines[1].split()[1:4] == ["6", "x", "16"]
     assert lines[3].split()[1:4] == ["12", "x", "16"]
     assert not MODELS.exists()
+
+
+def test_describing_says_how_many_micro_batches_fit(workspace, capsys, monkeypatch):
+    [found] = model_costs(workspace).values()
+    fits_half = (found.peak_with(2) + 1) / 2**30
+    train(workspace, describe=True, memory=fits_half)
+    header, line = capsys.readouterr().out.splitlines()
+    assert header.endswith(f"train.accumulate for {fits_half:.1f} GiB")
+    assert line.split()[-1] == "2"
+    train(workspace, describe=True, memory=0.5)
+    assert capsys.readouterr().out.endswith("does not fit\n")
+    monkeypatch.setattr("stages.train.device_memory", lambda: found.peak_with(1) + 1)
+    train(workspace, describe=True)
+    assert capsys.readouterr().out.split()[-1] == "1"
 
 
 def test_recordings_of_nobody_stop_a_model_of_singers(workspace):

@@ -34,6 +34,17 @@ def test_recomputing_takes_less_memory_for_the_same_flop():
     assert again.weights == kept.weights
 
 
+def test_micro_batches_take_the_memory_of_their_windows_and_one_more_copy_of_the_weights():
+    tier = Tier(bands=32, layers=2, hidden=64, num_components=10, min_sigma=0.02)
+    whole, cut, small = cost(tier, 16, 50), cost(tier, 16, 50, accumulate=4), cost(tier, 4, 50)
+    assert cut.memory == pytest.approx(small.memory + 4 * tier.count_params())
+    assert cut.flop == whole.flop
+    assert whole.peak_with(4) == cut.peak
+    assert whole.fewest_micro_batches(whole.peak) == 1
+    assert whole.fewest_micro_batches(cut.peak) == 4
+    assert whole.fewest_micro_batches(whole.runtime) is None
+
+
 THREE_TIERS = {f"tier-{number}": TierConfig(layers=2, hidden=16) for number in (1, 2, 3)}
 
 

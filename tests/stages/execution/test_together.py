@@ -21,6 +21,7 @@ from stages.train import train
 from tests.stages.conftest import ROOT, SMALL, write_params, write_shards
 
 EPOCHS = 5
+PREVIEWED = {"execution": {"preview_every": EPOCHS}}
 # The stage, with what a test wants of it: "devices" on this CPU, and a "signal" that the process with this index gets
 # at the third step of this epoch (from 1).
 PROGRAM = """
@@ -58,8 +59,7 @@ def prepared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("together")
     for name in ("dvc.yaml", "melnet", "stages"):
         (folder / name).symlink_to(ROOT / name)
-    changes = {"train": SMALL["train"] | {"epochs": EPOCHS}, "execution": {"preview_every": EPOCHS}}
-    params = write_params(folder, SMALL | changes)
+    params = write_params(folder, SMALL | {"train": SMALL["train"] | {"epochs": EPOCHS}} | PREVIEWED)
     write_shards(folder / "data/shards", params, {"train": 29, "valid": 11, "test": 8})
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -139,6 +139,13 @@ def copy(prepared, folder):
     return folder
 
 
+def in_micro_batches(folder):
+    """The same training, a step of which takes the batch in two turns."""
+    (folder / "params.yaml").unlink()
+    write_params(folder, SMALL | {"train": SMALL["train"] | {"epochs": EPOCHS, "accumulate": 2}} | PREVIEWED)
+    return folder
+
+
 def history(folder):
     return pd.read_csv(folder / "metrics/history/tier-1.csv")
 
@@ -154,7 +161,7 @@ def assert_same(folder, reference):
 @pytest.mark.timeout(1200)
 @pytest.mark.skipif(os.environ.get("FAULTS") == "bounded", reason="takes too long for the bounded form")
 def test_two_devices_have_the_losses_of_one_under_tensorflow(prepared, tmp_path, start):
-    folders = [copy(prepared, tmp_path / name) for name in ("one", "two")]
+    folders = [copy(prepared, tmp_path / "one"), in_micro_batches(copy(prepared, tmp_path / "two"))]
     both = [start(folder, "tensorflow", devices=devices) for folder, devices in zip(folders, (1, 2), strict=True)]
     results = [ended(process) for process in both]
     for status, _, error in results:
@@ -167,7 +174,7 @@ def test_two_devices_have_the_losses_of_one_under_tensorflow(prepared, tmp_path,
 @pytest.mark.timeout(1200)
 @pytest.mark.skipif(os.environ.get("FAULTS") == "bounded", reason="takes too long for the bounded form")
 def test_two_devices_have_the_losses_of_one_under_jax(by_one_jax_process, prepared, tmp_path, start):
-    folder = copy(prepared, tmp_path / "two")
+    folder = in_micro_batches(copy(prepared, tmp_path / "two"))
     status, output, error = ended(start(folder, "jax", devices=2))
     assert status == 0, error
     assert " on 2 devices" in output
