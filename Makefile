@@ -7,7 +7,7 @@ export PYTHONPATH := $(CURDIR)
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: demo test test-faults test-host bench lint format lock clean host host-stop
+.PHONY: demo test test-faults test-host test-gpu-compile bench lint format lock clean host host-stop
 
 demo: $(VENV)/.installed
 	dvc repro
@@ -32,6 +32,11 @@ bench: $(VENV)/.installed
 # A real server, workers and deployments in a clone with small parameters; some minutes.
 test-host: $(VENV)/.installed
 	python -m pytest -m host tests/host
+
+# Kernels and memory of a training step, compiled for GPUs that need not be there; minutes at first, then seconds until
+# the model or its libraries change.
+test-gpu-compile: $(VENV)/.installed .gpu-compile/.installed
+	python -m pytest -m gpu_compile tests/gpu_compile
 
 # A Prefect server on loopback (unless PREFECT_API_URL names one), work pools, deployments, workers; see docs/scheduling.md.
 host: $(VENV)/.installed
@@ -60,6 +65,15 @@ $(VENV)/.installed: requirements.lock
 	@if $(VENV)/bin/python -m pip --version >/dev/null 2>&1; then pip="$(VENV)/bin/python -m pip"; else pip="$(PYTHON) -m pip --python $(VENV)/bin/python"; fi; \
 	  echo "Installing the locked packages into $(VENV) (once) ..."; \
 	  $$pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	@touch $@
+
+# The GPU's compiler beside the virtual environment, which stays as locked: 573 MB, in the versions of the locked jax.
+.gpu-compile/.installed: requirements-gpu-compile.lock | $(VENV)/.installed
+	@rm -rf .gpu-compile/libraries
+	@if $(VENV)/bin/python -m pip --version >/dev/null 2>&1; then pip="$(VENV)/bin/python -m pip"; else pip="$(PYTHON) -m pip --python $(VENV)/bin/python"; fi; \
+	  echo "Installing CUDA's compiler into .gpu-compile (once) ..."; \
+	  $$pip install --quiet --disable-pip-version-check --no-deps --require-hashes --target .gpu-compile/libraries \
+	    -r requirements-gpu-compile.lock
 	@touch $@
 
 # Resolve the dependencies of pyproject.toml anew.
