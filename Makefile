@@ -23,7 +23,7 @@ export PYTHONPATH := $(CURDIR)
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: install demo test test-faults test-host bench lint format lock clean host host-stop
+.PHONY: install demo test test-faults test-host test-gpu-compile bench lint format lock clean host host-stop
 
 install: $(INSTALLED)
 
@@ -50,6 +50,11 @@ bench: $(INSTALLED)
 # A real server, workers and deployments in a clone with small parameters; some minutes.
 test-host: $(INSTALLED)
 	python -m pytest -m host tests/host
+
+# Kernels and memory of a training step, compiled for GPUs that need not be there; minutes at first, then seconds until
+# the model or its libraries change.
+test-gpu-compile: $(INSTALLED) .gpu-compile/.installed
+	python -m pytest -m gpu_compile tests/gpu_compile
 
 # A Prefect server on loopback (unless PREFECT_API_URL names one), work pools, deployments, workers; see docs/scheduling.md.
 host: $(INSTALLED)
@@ -78,6 +83,15 @@ $(INSTALLED): $(LOCK)
 	@if $(VENV)/bin/python -m pip --version >/dev/null 2>&1; then pip="$(VENV)/bin/python -m pip"; else pip="$(PYTHON) -m pip --python $(VENV)/bin/python"; fi; \
 	  echo "Installing the locked packages into $(VENV) (once) ..."; \
 	  $$pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $(LOCK)
+	@touch $@
+
+# The GPU's compiler beside the virtual environment, which stays as locked: 573 MB, in the versions of the locked jax.
+.gpu-compile/.installed: requirements-gpu-compile.lock | $(INSTALLED)
+	@rm -rf .gpu-compile/libraries
+	@if $(VENV)/bin/python -m pip --version >/dev/null 2>&1; then pip="$(VENV)/bin/python -m pip"; else pip="$(PYTHON) -m pip --python $(VENV)/bin/python"; fi; \
+	  echo "Installing CUDA's compiler into .gpu-compile (once) ..."; \
+	  $$pip install --quiet --disable-pip-version-check --no-deps --require-hashes --target .gpu-compile/libraries \
+	    -r requirements-gpu-compile.lock
 	@touch $@
 
 # Resolve the dependencies of pyproject.toml anew. The lock for GPU hosts has the same versions, and CUDA's libraries.

@@ -31,6 +31,18 @@ def _cpu_only() -> bool:
     return not tensorflow.config.list_physical_devices("GPU")
 
 
+def has_accelerator() -> bool:
+    """Whether there is a GPU, or another device than a CPU, to compute on.
+
+    JAX starts its devices at this question, so it comes after processes that train together are connected.
+    """
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.default_backend() != "cpu"
+    return not _cpu_only()
+
+
 WHOLE_STEP = keras.backend.backend() != "tensorflow"
 """whether Keras compiles a training step as one function; on TensorFlow :class:`PartwiseModel` compiles its pieces"""
 PARTS = 4 if not WHOLE_STEP and _cpu_only() else 1

@@ -1,5 +1,7 @@
 """The GRU cell: one step and its gradient."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -28,6 +30,9 @@ class GRU(Recurrent):
     def add_biases(self) -> None:
         self.bias = self.add_weight(name="bias", shape=(3 * self.hidden,), initializer="zeros")
         self.recurrent_bias = self.add_weight(name="recurrent_bias", shape=(3 * self.hidden,), initializer="zeros")
+
+    def biases(self) -> tuple[Any, ...]:
+        return self.bias, self.recurrent_bias
 
     def projections(self) -> Tensors:
         return self.kernel * 1.0, self.bias * 1.0, self.recurrent * 1.0, self.recurrent_bias * 1.0

@@ -1,5 +1,7 @@
 """The LSTM cell: one step and its gradient."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -31,6 +33,9 @@ class LSTM(Recurrent):
     def _forget_bias(self, shape: tuple[int, ...], dtype: str | None = None) -> Tensor:
         ones = ops.ones((self.hidden,), dtype)
         return ops.concatenate([0 * ones, ones, 0 * ones, 0 * ones])
+
+    def biases(self) -> tuple[Any, ...]:
+        return (self.bias,)
 
     def projections(self) -> Tensors:
         return ops.concatenate([self.kernel, self.recurrent]), self.bias * 1.0

@@ -4,7 +4,8 @@
 :class:`melnet.model.gru.GRU`) supplies its weights, one step, and the gradient of that step.
 
 Each loop does all matmuls of a step inside the step, while its rows are in the cache. Projecting all inputs before the
-loop, and summing the weights' gradient after it, would write and read four times as much memory.
+loop, and summing the weights' gradient after it, would write and read four times as much memory. On an accelerator that
+is the faster way: :mod:`melnet.model.recurrent_accelerator` computes the same there.
 """
 
 from typing import Any, ClassVar
@@ -97,11 +98,15 @@ class Recurrent(keras.layers.Layer):
         self.add_biases()
         self.initial = self.add_weight(name="initial_state", shape=(self.states, self.hidden), initializer="zeros")
 
-    # A cell supplies the next five methods. The loops below project each of its operands, ``operand @ kernel + bias``,
+    # A cell supplies the next six methods. The loops below project each of its operands, ``operand @ kernel + bias``,
     # and compute the gradients of these projections.
 
     def add_biases(self) -> None:
         """Add the bias weights."""
+        raise NotImplementedError
+
+    def biases(self) -> tuple[Any, ...]:
+        """The bias weights: of the input and, in a cell that projects it apart from the input, of the hidden state."""
         raise NotImplementedError
 
     def projections(self) -> Tensors:

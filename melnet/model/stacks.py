@@ -6,22 +6,25 @@ whole blocks of memory:
 - time-major: (frames, bands, batch, hidden)
 - frequency-major: (bands, frames, batch, hidden)
 
-``call`` serves training and likelihoods: it sees all frames and starts from the trained initial state. For sampling,
-layers that run over time have ``advance``, which takes any number of frames from a given state on, and the layer that
-runs upwards in a frame has ``step``, which takes one band.
+``jobs`` and ``combine`` serve training and likelihoods, where a layer sees all frames and starts from the trained
+initial state: ``jobs`` gives its RNNs with their inputs, and ``combine`` takes their hidden states. So RNNs of several
+layers can run together (:func:`run_all`). For sampling, layers that run over time have ``advance``, which takes any
+number of frames from a given state on, and the layer that runs upwards in a frame has ``step``, which takes one band.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import keras
 from keras import ops
 
 from melnet.backend import Tensor
+from melnet.model import kernel_choice
 from melnet.model.gru import GRU
 from melnet.model.lstm import LSTM
 from melnet.model.precision import Dense, float32
 from melnet.model.recurrent import Recurrent, State
+from melnet.model.recurrent_accelerator import Job, run_together
 
 Cell: TypeAlias = Callable[..., Recurrent]
 CELLS: dict[str, type[Recurrent]] = {"lstm": LSTM, "gru": GRU}
@@ -36,9 +39,14 @@ def swap_axes(x: Tensor) -> Tensor:
     return ops.transpose(x, (1, 0, 2, 3))
 
 
-def run(rnn: Recurrent, x: Tensor) -> Tensor:
-    """Apply an RNN over the first axis of x (steps, ..., features); the axes between are its rows."""
-    return ops.reshape(rnn(_as_rows(x)), (*ops.shape(x)[:-1], rnn.hidden))
+def run_all(jobs: Sequence[Job]) -> list[Tensor]:
+    """Apply RNNs of one cell over the first axis of their inputs (steps, ..., features); the axes between are rows.
+
+    On an accelerator they run together, so none may need what another gives.
+    """
+    if kernel_choice.accelerated(type(jobs[0][0])):
+        return run_together(jobs)
+    return [ops.reshape(rnn(_as_rows(x)), (*ops.shape(x)[:-1], rnn.hidden)) for rnn, x in jobs]
 
 
 def _as_rows(x: Tensor) -> Tensor:
@@ -67,19 +75,25 @@ class TimeDelayedLayer(keras.layers.Layer):
         self.project_time.build((None, hidden))
         self.project_frequency.build((None, 2 * hidden))
 
-    def call(self, by_time: Tensor, by_frequency: Tensor) -> Tensor:
-        """The next layer's features, time-major, from the same features time-major and frequency-major."""
-        return by_time + self.project_time(run(self.time, by_time)) + self._over_frequency(by_frequency)
+    def jobs(self, by_time: Tensor, by_frequency: Tensor) -> list[Job]:
+        """The layer's RNNs and their inputs, the same features time-major and frequency-major."""
+        return [(self.time, by_time), (self.up, by_frequency), (self.down, by_frequency)]
+
+    def combine(self, by_time: Tensor, hidden: Sequence[Tensor]) -> Tensor:
+        """The next layer's features, time-major, from its input and the hidden states of its RNNs."""
+        over_time, up, down = hidden
+        return by_time + self.project_time(over_time) + self._over_frequency(up, down)
 
     def advance(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """The next layer's features, time-major, from a given state of the RNN over time, and its new state."""
         over_time, state = self.time.advance(_as_rows(x), state)
         projected = self.project_time(ops.reshape(over_time, ops.shape(x)))
-        return x + projected + self._over_frequency(swap_axes(x)), state
+        by_frequency = swap_axes(x)
+        up, down = run_all([(self.up, by_frequency), (self.down, by_frequency)])
+        return x + projected + self._over_frequency(up, down), state
 
-    def _over_frequency(self, by_frequency: Tensor) -> Tensor:
-        both = ops.concatenate([run(self.up, by_frequency), run(self.down, by_frequency)], axis=-1)
-        return swap_axes(self.project_frequency(both))
+    def _over_frequency(self, up: Tensor, down: Tensor) -> Tensor:
+        return swap_axes(self.project_frequency(ops.concatenate([up, down], axis=-1)))
 
 
 class CentralisedLayer(keras.layers.Layer):
@@ -94,9 +108,13 @@ class CentralisedLayer(keras.layers.Layer):
         self.time.build((None, None, hidden))
         self.project.build((None, hidden))
 
-    def call(self, x: Tensor) -> Tensor:
+    def jobs(self, x: Tensor) -> list[Job]:
+        """The layer's RNN and its input (frames, batch, hidden)."""
+        return [(self.time, x)]
+
+    def combine(self, x: Tensor, hidden: Sequence[Tensor]) -> Tensor:
         """The next layer's features, (frames, batch, hidden) like x."""
-        return x + self.project(self.time(x))
+        return x + self.project(hidden[0])
 
     def advance(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """The next layer's features (frames, batch, hidden) from a given state on, and the new state."""
@@ -120,9 +138,13 @@ class FrequencyDelayedLayer(keras.layers.Layer):
         self.up.build((None, None, hidden))
         self.project.build((None, hidden))
 
-    def call(self, x: Tensor, context: Tensor) -> Tensor:
-        """The next layer's features; x and context (the other stacks' features) are frequency-major."""
-        return x + self.project(run(self.up, x + context))
+    def jobs(self, x: Tensor, context: Tensor) -> list[Job]:
+        """The layer's RNN and its input; x and context (the other stacks' features) are frequency-major."""
+        return [(self.up, x + context)]
+
+    def combine(self, x: Tensor, hidden: Sequence[Tensor]) -> Tensor:
+        """The next layer's features, frequency-major like x."""
+        return x + self.project(hidden[0])
 
     def step(self, x: Tensor, context: Tensor, state: State) -> tuple[Tensor, State]:
         """The next layer's features of one band (batch, hidden) and the new state."""
@@ -154,6 +176,8 @@ class FeatureExtractionLayer(keras.layers.Layer):
     def call(self, by_time: Tensor) -> Tensor:
         """The next layer's features; both are time-major."""
         by_frequency = swap_axes(by_time)
-        over_time = ops.concatenate([run(self.forth, by_time), run(self.back, by_time)], axis=-1)
-        over_frequency = ops.concatenate([run(self.up, by_frequency), run(self.down, by_frequency)], axis=-1)
+        along_time = [(self.forth, by_time), (self.back, by_time)]
+        forth, back, up, down = run_all([*along_time, (self.up, by_frequency), (self.down, by_frequency)])
+        over_time = ops.concatenate([forth, back], axis=-1)
+        over_frequency = ops.concatenate([up, down], axis=-1)
         return by_time + self.project_time(over_time) + swap_axes(self.project_frequency(over_frequency))

@@ -24,6 +24,7 @@ from keras import ops
 
 from melnet import backend
 from melnet.backend import Tensor
+from melnet.model import kernel_choice
 from melnet.model.precision import Dense, Precision, float32
 from melnet.model.recurrent import State, put_row, row
 from melnet.model.stacks import (
@@ -32,6 +33,7 @@ from melnet.model.stacks import (
     FeatureExtractionLayer,
     FrequencyDelayedLayer,
     TimeDelayedLayer,
+    run_all,
     swap_axes,
 )
 
@@ -100,6 +102,7 @@ class Tier(backend.Model):
         self.bands, self.hidden, self.num_components, self.min_sigma = bands, hidden, num_components, min_sigma
         self.cell, self.singers, self.recompute = cell, singers, recompute
         self.precision: Precision = precision
+        kernel_choice.accelerated(CELLS[cell])  # decided here, since it cannot be while a function is traced
         rnn, dense = partial(CELLS[cell], recompute=recompute, precision=precision), Dense
         self.time_input = dense(hidden, name="time_input")
         self.frequency_input = dense(hidden, name="frequency_input")
@@ -158,14 +161,21 @@ class Tier(backend.Model):
         one_band_down = ops.pad(x[:, :-1], ((0, 0), (1, 0), (0, 0)))
         by_frequency = swap_axes(self._frequency_input(one_band_down, self._frequency_condition(condition)))
         delayed = swap_axes(by_time)  # (bands, frames, batch, hidden)
-        for i, (time_layer, frequency_layer) in enumerate(zip(self.time_delayed, self.frequency_delayed, strict=True)):
-            by_time = time_layer(by_time, delayed)
-            delayed = swap_axes(by_time)
-            context = delayed
-            if whole is not None:
-                whole = self.centralised[i](whole)
+        layers, context = len(self.time_delayed), delayed
+        # The frequency-delayed stack is a layer behind the others, so that its RNNs run beside theirs.
+        for i in range(layers + 1):
+            upper = self.frequency_delayed[i - 1].jobs(by_frequency, context) if i > 0 else []
+            lower = self.time_delayed[i].jobs(by_time, delayed) if i < layers else []
+            frames = self.centralised[i].jobs(whole) if i < layers and whole is not None else []
+            hidden = run_all([*lower, *frames, *upper])
+            if upper:
+                by_frequency = self.frequency_delayed[i - 1].combine(by_frequency, hidden[-1:])
+            if lower:
+                by_time = self.time_delayed[i].combine(by_time, hidden[: len(lower)])
+                context = delayed = swap_axes(by_time)
+            if frames:
+                whole = self.centralised[i].combine(whole, hidden[len(lower) :])
                 context = delayed + ops.expand_dims(whole, 0)
-            by_frequency = frequency_layer(by_frequency, context)
         return ops.transpose(self.head(by_frequency), (2, 1, 0, 3))  # from (bands, frames, batch, 3 K)
 
     def condition(self, inputs: Inputs) -> dict[str, Tensor]:

@@ -1,10 +1,13 @@
 """A tier's order of elements, shown by gradients, and the agreement of its passes; for one tier and for many."""
 
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 from keras import ops
 
 from melnet.backend import compiled, gradients
+from melnet.model import kernel_choice, stacks
 from melnet.model.multiscale import TierIndex, divisors, inputs_and_target, shape, split, target_and_context
 from melnet.model.recurrent import row
 from melnet.model.tier import Tier
@@ -160,6 +163,20 @@ def test_drawn_frames_feed_themselves(rng):
         mixtures.append(ops.convert_to_numpy(parameters))
     expected = ops.convert_to_numpy(compiled(tier)({"x": np.stack(drawn, axis=1)}))
     np.testing.assert_allclose(np.stack(mixtures, axis=1), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_both_kernels_give_the_same_mixtures(number, rng, monkeypatch):
+    """Stacks that run beside each other on an accelerator give what they give one after the other."""
+    tier = make_tier(number, singers=True)
+    given = inputs(rng.normal(size=(BATCH, *size(number))).astype("float32"), number, number)
+    expected = ops.convert_to_numpy(compiled(tier)(given))
+    run_together = Mock(wraps=stacks.run_together)
+    monkeypatch.setattr(stacks, "run_together", run_together)
+    monkeypatch.setattr(kernel_choice, "accelerated", lambda cell: True)
+    np.testing.assert_allclose(ops.convert_to_numpy(compiled(tier)(given)), expected, atol=1e-5)
+    layers = len(tier.time_delayed)
+    assert run_together.call_count == layers + 1 + len(tier.features)
 
 
 @pytest.mark.parametrize("number", [1, 2])

@@ -9,6 +9,7 @@ import pytest
 from melnet.audio.mel import MelSpec
 from melnet.data.dataset import Normalisation
 from melnet.data.shards import Shards, ShardSpec, ShardWriter
+from melnet.model import kernel_choice
 from melnet.model.tier import Tier
 from melnet.training.checkpoint import Checkpoint, finished_epochs
 from melnet.training.fit import TrainConfig, TrainingData, fit, learning_rate
@@ -75,6 +76,13 @@ class Kill(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if self.now == self.epoch and batch == 2:
             raise KeyboardInterrupt
+
+
+def test_the_kernel_for_accelerators_gives_the_same_losses(data, undisturbed, tmp_path, monkeypatch):
+    monkeypatch.setattr(kernel_choice, "accelerated", lambda cell: True)
+    _, checkpoint = trained(data, tmp_path / "tier.npz", config=replace(CONFIG, epochs=1))
+    [epoch] = checkpoint.history
+    assert epoch == pytest.approx(undisturbed[1].history[0], abs=1e-5)
 
 
 def test_it_learns_and_keeps_the_best_epoch(undisturbed):

@@ -1,0 +1,69 @@
+"""Compile one training step for a GPU that is not there: ``python -m tests.gpu_compile.training_step GPU SIZE``.
+
+Prints as JSON the kernels of a step, its memory in bytes, and the instructions that exchange data with the host.
+Keras runs on JAX's CPU; only the compiler is the GPU's, and takes nvcc's folder from XLA_FLAGS.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import jax
+import keras
+from jax.experimental import topologies
+
+from melnet.model import kernel_choice
+from melnet.model.tier import Tier
+from melnet.training.fit import TrainConfig, compile_tier
+from tests.gpu_compile import hlo
+from tests.gpu_compile.sizes import SIZES
+
+
+def compiled(gpu, size):
+    """A whole step of a first tier: forward, backward, optimizer, average of the weights, metrics."""
+    topology = topologies.get_topology_desc(
+        platform="cuda", target_config=Path(__file__).with_name(f"{gpu}.textproto").read_text(), topology="1x1x1"
+    )
+    sharding = jax.sharding.SingleDeviceSharding(topology.devices[0])
+
+    def shaped(variable):
+        return jax.ShapeDtypeStruct(variable.shape, variable.dtype, sharding=sharding)
+
+    with keras.StatelessScope(initialize_variables=False):  # shapes suffice
+        tier = Tier(
+            bands=size.bands,
+            layers=size.layers,
+            hidden=size.hidden,
+            num_components=10,
+            min_sigma=0.02,
+            recompute=size.recompute,
+        )
+    compile_tier(tier, TrainConfig(epochs=1, batch_size=size.batch, windows_per_epoch=size.batch))
+    x = jax.ShapeDtypeStruct((size.batch, size.frames, size.bands), "float32", sharding=sharding)
+    weights = jax.ShapeDtypeStruct((size.batch,), "float32", sharding=sharding)
+    kinds = tier.trainable_variables, tier.non_trainable_variables, tier.optimizer.variables, tier.metrics_variables
+    state = tuple([shaped(variable) for variable in variables] for variables in kinds)
+    return jax.jit(tier.train_step, donate_argnums=0).lower(state, ({"x": x}, x, weights)).compile()
+
+
+def main():
+    gpu, size, *rest = sys.argv[1:]
+    kernel_choice.accelerated = lambda cell: "cpu-kernel" not in rest
+    started = time.perf_counter()
+    step = compiled(gpu, SIZES[size])
+    text, memory = step.as_text(), step.memory_analysis()
+    if rest:
+        Path(rest[0]).write_text(text)
+    found = {
+        "kernels": hlo.kernels(text),
+        "temporary": memory.temp_size_in_bytes,
+        "arguments": memory.argument_size_in_bytes,
+        "host_transfers": hlo.host_transfers(text),
+    }
+    print(f"{time.perf_counter() - started:.0f} s", file=sys.stderr)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
