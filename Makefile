@@ -7,7 +7,7 @@ export PYTHONPATH := $(CURDIR)
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: demo test test-faults test-host bench lint format lock clean host host-stop
+.PHONY: demo live test test-faults test-host bench lint format lock clean host host-stop
 
 demo: $(VENV)/.installed
 	dvc repro
@@ -17,6 +17,10 @@ demo: $(VENV)/.installed
 	@echo "Pictures  plots/spectrograms.png (generated above recorded), plots/waveforms.png, plots/training"
 	@echo "Metrics   metrics/train.json, metrics/evaluate.json, metrics/generate.json:"
 	@dvc metrics show
+
+# A page on loopback that sings with models/.
+live: $(VENV)/.installed
+	python -m melnet live
 
 test: $(VENV)/.installed
 	python -m pytest -n auto --dist loadfile --no-loadscope-reorder
