@@ -13,7 +13,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 
 import melnet
-from melnet.live.app import Live
+from melnet.live.app import Live, speed
 from tests.browser.test_page import CHROMIUM, DRIVER, SIZES, find, requests, show
 from tests.live_server import serving, watch
 from tests.small_model import SINGERS, write_model
@@ -22,7 +22,8 @@ pytestmark = pytest.mark.skipif(
     CHROMIUM is None or DRIVER is None, reason="needs chromium and chromedriver (Debian: chromium, chromium-driver)"
 )
 HEARD_SECONDS = 20
-LONGEST_GAP = 0.02
+FIRST_SECONDS, LONGEST_GAP = 1.0, 0.02
+SPEED = 4  # times real time, of this small model: a machine that is slower now has no time for a browser beside it
 
 
 @pytest.fixture(scope="module")
@@ -102,22 +103,29 @@ def kept(driver, downloads):
     return audio, rate
 
 
-def test_a_click_sings_what_the_model_sings_without_a_gap(page, model, downloads):
+def test_a_click_sings_what_the_model_sings(page, model, downloads):
     play(page)
-    assert value(page, "#first") < 2
-    time.sleep(HEARD_SECONDS)
-    assert find(page, "#status").text == "Singing"
+    until(lambda: value(page, "#heard") > 3, 120)
     assert float(find(page, "#level").get_attribute("aria-valuenow")) > -60
-    assert value(page, "#dry") <= LONGEST_GAP
     audio, rate = kept(page, downloads)
     assert rate == model.sample_rate
-    assert len(audio) >= 0.9 * HEARD_SECONDS * rate
+    assert len(audio) > 3 * rate
     stream = model.stream(seed=1, temperature=0.9, singer=SINGERS[0])
     expected = np.concatenate([next(stream) for _ in range(-(-len(audio) * 4 // rate))])[: len(audio)]
     assert np.abs(expected).max() > 0.01
     np.testing.assert_allclose(audio, expected / max(1, np.abs(expected).max()), atol=2e-4)
     assert page.get_log("browser") == []
     assert not [url for url in requests(page) if not url.startswith((page.current_url, "ws:", "data:", "blob:"))]
+
+
+def test_it_begins_soon_and_has_no_gap(page, model):
+    if (times := speed(model)) < SPEED:
+        pytest.skip(f"the machine is busy: it sings {times:.1f} times as fast as real time")
+    play(page)
+    assert value(page, "#first") <= FIRST_SECONDS
+    time.sleep(HEARD_SECONDS)
+    assert value(page, "#heard") > HEARD_SECONDS - 1
+    assert value(page, "#dry") <= LONGEST_GAP
 
 
 def test_the_spectrogram_rolls_by_and_stops(page):
@@ -200,10 +208,10 @@ def test_it_can_be_used_with_the_keyboard_alone(page):
     page.switch_to.active_element.send_keys(Keys.SPACE)
     until(lambda: value(page, "#first") > 0)
     reached = []
-    for _ in range(9):
+    for _ in range(8):
         ActionChains(page).send_keys(Keys.TAB).perform()
         reached.append(page.switch_to.active_element.get_attribute("id"))
-    assert reached == "keep temperature components singer seed another file record".split() + reached[8:]
+    assert reached == ["keep", "temperature", "components", "singer", "seed", "another", "file", "record"]
     find(page, "#play").send_keys(Keys.ENTER)
     until(lambda: find(page, "#play").get_attribute("aria-label") == "Play")
 

@@ -172,6 +172,7 @@ function tell() {
   find("level").setAttribute("aria-valuenow", decibels);
   find("level").setAttribute("aria-valuetext", level ? `${decibels} dB`.replace("-", "−") : "silence");
   if (!session) return;
+  show("heard", session.report.played / model.sampleRate, (seconds) => `${Math.floor(seconds)} s`);
   show("ahead", session.report.waiting / model.sampleRate, (seconds) => `${seconds.toFixed(1)} s`);
   show("dry", session.report.longestGap / model.sampleRate, (seconds) =>
     session.report.dry ? `${session.report.dry} ×, at most ${seconds.toFixed(1)} s` : "never",
@@ -247,7 +248,8 @@ function keep() {
 
 function prepare() {
   const { components, singer, temperature } = controls;
-  components.max = components.value = model.components;
+  components.max = model.components;
+  components.value = model.components;
   const outputs = [
     [temperature, () => Number(temperature.value).toFixed(2)],
     [components, () => (components.value === components.max ? `all ${components.max}` : `${components.value} of ${components.max}`)],
@@ -284,6 +286,7 @@ function prepare() {
     controls.file.value = "";
     forget();
   };
+  addEventListener("pagehide", () => stop()); // a browser may keep a page that was left, and its connection
   find("settings").onsubmit = (event) => event.preventDefault();
   setInterval(tell, 250);
   requestAnimationFrame(draw);
