@@ -23,7 +23,7 @@ export PYTHONPATH := $(CURDIR)
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: install demo test test-faults test-host test-gpu-compile bench lint format lock clean host host-stop
+.PHONY: install demo live test test-faults test-host test-gpu-compile bench lint format lock clean host host-stop
 
 install: $(INSTALLED)
 
@@ -35,6 +35,10 @@ demo: $(INSTALLED)
 	@echo "Pictures  plots/spectrograms.png (generated above recorded), plots/waveforms.png, plots/training"
 	@echo "Metrics   metrics/train.json, metrics/evaluate.json, metrics/generate.json:"
 	@dvc metrics show
+
+# A page on loopback that sings with models/.
+live: $(INSTALLED)
+	python -m melnet live
 
 test: $(INSTALLED)
 	python -m pytest -n auto --dist loadfile --no-loadscope-reorder

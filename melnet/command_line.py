@@ -1,4 +1,4 @@
-"""The command ``melnet``: sing with a trained model, score recordings under it, say what it is."""
+"""The command ``melnet``: sing with a trained model, score recordings under it, say what it is, serve the live page."""
 
 import argparse
 import io
@@ -136,6 +136,16 @@ def info(options: argparse.Namespace) -> None:
         print(f"{name:<14}{value}")
 
 
+def live(options: argparse.Namespace) -> None:
+    """Open a page that sings, and serve it until interrupted."""
+    try:
+        from melnet.live.server import serve
+    except ModuleNotFoundError as error:
+        raise CommandError(f"live needs the extra `live`: {error.name} is not installed") from error
+
+    serve(options.model, options.host, options.port, options.listeners, options.browser)
+
+
 def _load(options: argparse.Namespace, *, vocoder: bool = True) -> "Model":
     from melnet.singing import load
 
@@ -203,6 +213,12 @@ def _parser() -> argparse.ArgumentParser:
     scoring.add_argument("--singer", metavar="NAME")
 
     command("info", info)
+
+    page = command("live", live)
+    page.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, for this machine alone")
+    page.add_argument("--port", type=_whole(0), default=8765, help="0 takes a free one; default: 8765")
+    page.add_argument("--listeners", type=_whole(1), metavar="N", help="at a time; default: as the machine is fast")
+    page.add_argument("--no-browser", dest="browser", action="store_false", help="do not open the page in a browser")
     return parser
 
 

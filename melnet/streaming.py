@@ -29,12 +29,20 @@ class Stream(Iterator[np.ndarray]):
     chunk_samples
         Length of a chunk.
 
+    Attributes
+    ----------
+    log_mel : (frames, bands)
+        Frames that were drawn for the last chunk, if any. The vocoder looks some 80 frames ahead, so they come earlier
+        than their audio: frame ``t`` of the stream is centred on its sample ``t * hop_length``.
+
     >>> from itertools import repeat
     >>> silence = repeat(np.zeros((4, 32)))
     >>> stream = Stream(silence, lambda frames: np.zeros(512 * len(frames)), SamplingSettings(), chunk_samples=3000)
     >>> stream.settings.temperature = 0.8
     >>> [len(next(stream)) for _ in range(2)]
     [3000, 3000]
+    >>> stream.log_mel.shape
+    (4, 32)
     """
 
     def __init__(
@@ -47,10 +55,14 @@ class Stream(Iterator[np.ndarray]):
         self.settings = settings
         self._frames, self._push, self._chunk_samples = frames, push, chunk_samples
         self._ready = np.zeros(0, np.float32)
+        self.log_mel = np.zeros((0, 0), np.float32)
 
     def __next__(self) -> np.ndarray:
+        drawn = [self.log_mel[:0]]
         while len(self._ready) < self._chunk_samples:
-            self._ready = np.concatenate([self._ready, self._push(next(self._frames))])
+            drawn.append(next(self._frames))
+            self._ready = np.concatenate([self._ready, self._push(drawn[-1])])
+        self.log_mel = np.concatenate(drawn[1:] or drawn)
         chunk, self._ready = np.split(self._ready, [self._chunk_samples])
         return chunk
 
