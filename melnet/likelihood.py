@@ -33,7 +33,7 @@ class Likelihood:
 
     @staticmethod
     def _score(tier: Tier) -> Callable[[Inputs, Tensor], Tensor]:
-        return compiled(lambda inputs, x: negative_log_likelihood(x, tier(inputs), tier.min_sigma))
+        return compiled(lambda inputs, x: negative_log_likelihood(x, tier(inputs), tier.min_sigma), tier.weights)
 
     def by_tier(self, x: np.ndarray, singers: np.ndarray) -> list[np.ndarray]:
         """Nats of each tier's part, the first tier first; arguments as in :meth:`nats`."""
