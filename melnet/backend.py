@@ -26,15 +26,6 @@ def _cpu_only() -> bool:
     return not tensorflow.config.list_physical_devices("GPU")
 
 
-WHOLE_STEP = keras.backend.backend() != "tensorflow"
-"""whether Keras compiles a training step as one function; on TensorFlow :class:`PartwiseModel` compiles its pieces"""
-PARTS = 4 if not WHOLE_STEP and _cpu_only() else 1
-"""largest number of parts of a batch that a training step computes in parallel"""
-
-if PARTS > 1:  # XLA reads its flags when it compiles the first function, and ends the process at an unknown one
-    os.environ["XLA_FLAGS"] = f"{CPU_FLAGS} {os.environ.get('XLA_FLAGS', '')}".rstrip()
-
-
 def has_accelerator() -> bool:
     """Whether there is a GPU, or another device than a CPU, to compute on.
 
@@ -45,6 +36,15 @@ def has_accelerator() -> bool:
 
         return jax.default_backend() != "cpu"
     return not _cpu_only()
+
+
+WHOLE_STEP = keras.backend.backend() != "tensorflow"
+"""whether Keras compiles a training step as one function; on TensorFlow :class:`PartwiseModel` compiles its pieces"""
+PARTS = 4 if not WHOLE_STEP and _cpu_only() else 1
+"""largest number of parts of a batch that a training step computes in parallel"""
+
+if PARTS > 1:  # XLA reads its flags when it compiles the first function, and ends the process at an unknown one
+    os.environ["XLA_FLAGS"] = f"{CPU_FLAGS} {os.environ.get('XLA_FLAGS', '')}".rstrip()
 
 
 @cache

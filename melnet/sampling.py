@@ -25,6 +25,7 @@ from keras import ops
 from melnet.backend import Tensor, compiled, device_memory, has_accelerator
 from melnet.data.dataset import floored
 from melnet.model import mixture
+from melnet.model.band_decoder import MOST_LAYERS, BandDecoder
 from melnet.model.multiscale import divisors, interleave, shape, split, target_and_context
 from melnet.model.recurrent import put_row, row
 from melnet.model.tier import DecoderState, Inputs, Tier
@@ -37,7 +38,7 @@ LARGEST_GROUP = 256  # from about there on an accelerator's time grows with the 
 CHUNK_FRAMES = 50
 """frames that one compiled call draws on an accelerator"""
 FLOOR_SIGMAS = 3.0
-PASS_TENSORS = 24  # as large as a layer's features, which a pass over whole spectrograms holds at a time
+PASS_TENSORS = 24  # as large as its features; the feature-extraction network takes 23, compiled for an H100
 DEFAULT_TEMPERATURE = 0.9
 """of all that sings; somewhat below 1, since each unlikely draw leads the next further from the recordings"""
 
@@ -46,7 +47,7 @@ DEFAULT_TEMPERATURE = 0.9
 class SamplingSettings:
     """How values are drawn from their distributions; see :func:`melnet.model.mixture.sample`.
 
-    They may be changed while a stream is sampled, and are read anew for each frame.
+    They may be changed while a stream is sampled, and are read anew for each frame, on an accelerator for each chunk.
 
     Raises
     ------
@@ -296,16 +297,16 @@ class Sampler:
         ``chunk`` does not divide the number of draws. ``first`` is the index of the first frame among those of
         ``condition``.
         """
-        tier, frames, x = self.tiers[i], len(draws[0]), []
+        tier, frames, values = self.tiers[i], len(draws[0]), []
         for t in range(0, frames, chunk):
             at = tier.condition_at(condition, first + t, first + t + chunk)
-            at = {stack: _padded(added, chunk) if added.shape[0] > 1 else added for stack, added in at.items()}
+            at = {stack: _padded(x, chunk) if condition[stack].shape[0] > 1 else x for stack, x in at.items()}
             uniform, normal = (_padded(noise[t : t + chunk], chunk) for noise in draws)
             tempering = _scalars(settings, tier.num_components)
             state, drawn = self._draw_frames[i](state, at, uniform, normal, *tempering)
-            x.append(ops.convert_to_numpy(drawn))
+            values.append(ops.convert_to_numpy(drawn))
             on_frames(min(chunk, frames - t))
-        return state, np.ascontiguousarray(np.concatenate(x)[:frames].swapaxes(0, 1))
+        return state, np.ascontiguousarray(np.concatenate(values)[:frames].swapaxes(0, 1))
 
 
 def frame_drawer(tier: Tier, limits: np.ndarray) -> Callable[..., tuple[DecoderState, Tensor]]:
@@ -336,6 +337,7 @@ def frame_drawer(tier: Tier, limits: np.ndarray) -> Callable[..., tuple[DecoderS
         normal: Tensor,
         temperature: Tensor,
         top_components: Tensor,
+        draw_bands: BandDecoder | None = None,
     ) -> DecoderState:
         def sample_fn(parameters: Tensor, f: Tensor) -> Tensor:
             drawn = mixture.sample(
@@ -348,22 +350,30 @@ def frame_drawer(tier: Tier, limits: np.ndarray) -> Callable[..., tuple[DecoderS
             )
             return ops.where(drawn < row(silence, f), row(low, f), ops.clip(drawn, row(low, f), row(high, f)))
 
-        return tier.frame_step(state, sample_fn, condition)[0]
+        return tier.frame_step(state, sample_fn, condition, draw_bands)[0]
 
     def draw_frames(
-        state: DecoderState, condition: dict[str, Tensor], uniform: Tensor, normal: Tensor, *tempering: Tensor
+        state: DecoderState,
+        condition: dict[str, Tensor],
+        uniform: Tensor,
+        normal: Tensor,
+        temperature: Tensor,
+        top_components: Tensor,
     ) -> tuple[DecoderState, Tensor]:
         frames = uniform.shape[0]
         if frames == 1:  # a loop would take longer to compile
-            state = draw_frame(state, condition, uniform[0], normal[0], *tempering)
+            state = draw_frame(state, condition, uniform[0], normal[0], temperature, top_components)
             return state, ops.expand_dims(state.frame, 0)
+
+        draw_bands = BandDecoder(tier) if len(tier.frequency_delayed) <= MOST_LAYERS else None
 
         def step(t: Tensor, state: DecoderState, x: Tensor) -> tuple[Tensor, DecoderState, Tensor]:
             at = {
                 stack: ops.expand_dims(row(added, t), 0) if added.shape[0] > 1 else added
                 for stack, added in condition.items()
             }
-            state = draw_frame(state, at, row(uniform, t), row(normal, t), *tempering)
+            draws = row(uniform, t), row(normal, t)
+            state = draw_frame(state, at, *draws, temperature, top_components, draw_bands)
             return t + 1, state, put_row(x, t, state.frame)
 
         start = (ops.convert_to_tensor(0, "int32"), state, ops.zeros((frames, *state.frame.shape), state.frame.dtype))
@@ -376,12 +386,13 @@ def frame_drawer(tier: Tier, limits: np.ndarray) -> Callable[..., tuple[DecoderS
 def sample_bytes(tier: Tier, known: int, drawn: int) -> int:
     """Bytes, at most about, of what sampling holds for one spectrogram of ``known`` and ``drawn`` frames of a tier.
 
-    The state is held twice, before and after a frame. One pass reads the known frames and, in later tiers, the context
-    of all frames.
+    Each layer has its state before and after a frame, and what it adds to the gates of all bands. One pass reads the
+    known frames and, in later tiers, the context of all frames; drawing reads one frame at a time.
     """
     features = 4 * tier.bands * tier.hidden  # bytes of a frame
-    states = 2 * len(tier.time_delayed) * tier.time_delayed[0].time.states
-    return features * (states + PASS_TENSORS * (known + drawn if tier.features else known))
+    layer = 2 * tier.time_delayed[0].time.states + 1 + tier.time_delayed[0].time.gates
+    frames = known + drawn if tier.features else known
+    return features * (len(tier.time_delayed) * layer + PASS_TENSORS * (1 + frames))
 
 
 def group_size(bytes_per_sample: int, memory: int | None) -> int:

@@ -184,8 +184,8 @@ def test_noise_goes_on_from_call_to_call():
 def test_chunks_draw_what_single_frames_draw(sampler, chunked):
     singers, settings = np.array([0, 1, 1]), SamplingSettings(0.9, top_components=2)
     prime = np.random.default_rng(3).normal(size=(4, BANDS)).astype(np.float32)
-    for frames in (6, 8):  # one fills its chunks, one does not
-        given = {"singers": singers, "prime": prime} if frames == 6 else {}
+    for frames in (8, 10):  # the first fills its chunks; of the second one or two frames are left
+        given = {"singers": singers, "prime": prime} if frames == 10 else {}
         expected = sampler.sample(3, frames, 5, settings, **given)
         np.testing.assert_allclose(chunked.sample(3, frames, 5, settings, **given), expected, atol=1e-4)
 
@@ -225,8 +225,8 @@ def test_a_group_takes_half_of_the_memory_at_most():
 def test_later_tiers_and_primes_take_memory_for_all_frames():
     first, later = make_tiers(2)
     states = sample_bytes(first, 0, CHUNK_FRAMES)
-    assert states == sample_bytes(first, 0, 2 * CHUNK_FRAMES) == 2 * 2 * 4 * BANDS * 8
-    assert sample_bytes(first, 10, 0) == sample_bytes(later, 0, 10) == sample_bytes(later, 4, 6) > states
+    assert sample_bytes(first, 0, 2 * CHUNK_FRAMES) == states > 2 * 2 * 4 * BANDS * 8
+    assert sample_bytes(first, 10, 0) == sample_bytes(later, 0, 10) == sample_bytes(later, 4, 6) > 10 * states / 2
 
 
 def test_chunks_under_jax():

@@ -18,9 +18,11 @@ BANDS, HIDDEN = 6, 32  # a kernel has thousands of elements, and nothing else ha
 
 UNDER_JAX = """
 import re
-import sys
 
 import jax
+
+from melnet.backend import compiled
+from tests.melnet.test_weights_as_arguments import make_tiers, use
 
 jit, called = jax.jit, []
 
@@ -35,9 +37,6 @@ class Recorded:
 
 
 jax.jit = Recorded
-
-from melnet.backend import compiled
-from tests.melnet.test_weights_as_arguments import make_tiers, use
 
 
 def largest(text):
