@@ -6,7 +6,7 @@
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, TypeAlias
 
 import keras
@@ -53,16 +53,58 @@ PARTS = 4 if not WHOLE_STEP and _cpu_only() else 1
 os.environ["XLA_FLAGS"] = f"{CPU_FLAGS if PARTS > 1 else GPU_FLAGS} {os.environ.get('XLA_FLAGS', '')}".rstrip()
 
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+@cache
+def device_memory() -> int | None:
+    """Bytes that programs may take on the first device; None if the backend sets no limit, as on a CPU."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+    from tensorflow.python.client import device_lib  # the public interface tells what is used, not what there is
+
+    limits = [device.memory_limit for device in device_lib.list_local_devices() if device.device_type == "GPU"]
+    return limits[0] if limits else None
+
+
+def stateless(function: Callable[..., Any], variables: Sequence[Any]) -> Callable[..., Any]:
+    """A function that takes the values of ``variables`` as its first argument, a list, and computes with them.
+
+    >>> variable = keras.Variable(3.0)
+    >>> float(stateless(lambda x: variable * x, [variable])([5.0], 2.0))
+    10.0
+    """
+
+    def of_values(values: Sequence[Any], *arguments: Any) -> Any:
+        with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
+            return function(*arguments)
+
+    return of_values
+
+
+def compiled(function: Callable[..., Any], variables: Sequence[Any] = ()) -> Callable[..., Any]:
     """Compile a function of (nested) tensors with XLA, once for each combination of shapes.
+
+    ``variables`` are those that the function reads. Their values are arguments of the compiled code, so it computes
+    with what they hold when it is called. Without them JAX would compile the values in as constants; TensorFlow finds
+    the variables that a function reads by itself.
 
     >>> [float(y) for y in compiled(lambda x: 2 * x)(ops.arange(3.0))]
     [0.0, 2.0, 4.0]
+    >>> variable = keras.Variable(3.0)
+    >>> triple = compiled(lambda x: variable * x, [variable])
+    >>> before = float(triple(2.0))
+    >>> variable.assign(5.0) is None
+    False
+    >>> before, float(triple(2.0))
+    (6.0, 10.0)
     """
     if keras.backend.backend() == "jax":
         import jax
 
-        return jax.jit(function)
+        if not variables:
+            return jax.jit(function)
+        program = jax.jit(stateless(function, variables))
+        return lambda *arguments: program([variable.value for variable in variables], *arguments)
     import tensorflow
 
     return tensorflow.function(function, jit_compile=True, reduce_retracing=False)
@@ -96,14 +138,10 @@ def gradients(function: Callable[..., Any], variables: Sequence[Any] = ()) -> Ca
     if keras.backend.backend() == "jax":
         import jax
 
-        def stateless(x: Any, values: list[Any], *constants: Any) -> Any:
-            with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
-                return function(x, *constants)
-
-        differentiated = jax.jit(jax.grad(stateless, argnums=(0, 1)))
+        differentiated = jax.jit(jax.grad(stateless(function, variables), argnums=(0, 1)))
 
         def of_values(x: Any, *constants: Any) -> list[Any]:
-            by_x, by_variables = differentiated(x, [v.value for v in variables], *constants)
+            by_variables, by_x = differentiated([v.value for v in variables], x, *constants)
             return [by_x, *by_variables]
 
         return of_values
@@ -131,8 +169,7 @@ class AccumulatingModel(keras.Model):
 
     def _forward(self, values: list[Any], x: Any, y: Any, weights: Any) -> tuple[Any, Any]:
         """Prediction, and the weighted sum of the losses, with these values of the weights."""
-        with keras.StatelessScope(state_mapping=list(zip(self.trainable_variables, values, strict=True))):
-            prediction = self(x)
+        prediction = stateless(self, self.trainable_variables)(values, x)
         return prediction, ops.sum(weights * self.loss.call(y, prediction))
 
 

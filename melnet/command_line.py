@@ -200,7 +200,9 @@ def _parser() -> argparse.ArgumentParser:
     singing.add_argument("--out", required=True, metavar="FILE", help="WAV file; - writes it to a pipe")
     singing.add_argument("--seconds", type=_number(above=0), default=10.0, help="default: 10")
     singing.add_argument("--count", type=_whole(1), default=1, help="samples, each in a numbered file; default: 1")
-    singing.add_argument("--temperature", type=_number(least=0), default=1.0, help="lower is more conservative")
+    singing.add_argument(
+        "--temperature", type=_number(least=0), default=0.9, help="lower is more conservative; default: 0.9"
+    )
     singing.add_argument("--top-components", type=_whole(1), metavar="K", help="draw from the K heaviest Gaussians")
     singing.add_argument("--seed", type=_whole(0), default=1, help="the same seed sings the same; default: 1")
     singing.add_argument("--singer", action="append", metavar="NAME", help="given several times, they take turns")

@@ -13,7 +13,7 @@ from melnet.audio.voice_metrics import voice_statistics
 from melnet.baselines.saved import Baselines
 from melnet.baselines.vector_autoregression import VectorAutoregression
 from melnet.data.dataset import Passage, batches, draw, ids_of, passages, read_stretches, stretches
-from melnet.data.shards import Shards
+from melnet.data.shards import HeldShards, Shards
 from melnet.generation import Generated, Invert
 from melnet.metrics.frechet import FrameStatistics, Gaussian, frame_statistics, frechet_distance
 from melnet.metrics.mmd import mmd
@@ -69,6 +69,7 @@ def compare(
     seed
         Of all that is drawn for the comparison.
     """
+    train, test = HeldShards(train, MAX_FRAMES), HeldShards(test, MAX_FRAMES)
     splits = {name: read_stretches(split, MAX_FRAMES, seed=seed) for name, split in (("train", train), ("test", test))}
     metrics, nearest = _of_spectrograms(config, generated, splits, train, seed)
     metrics |= _frechet(config, generated, baselines, train, test)

@@ -9,7 +9,7 @@ from melnet.baselines.band_mixture import BandMixture
 from melnet.baselines.linear_autoregression import LinearAutoregression
 from melnet.baselines.previous_frame import PreviousFrame
 from melnet.baselines.saved import Baselines
-from melnet.data.dataset import Normalisation, TrainingWindows, batches, draw, steps_per_epoch
+from melnet.data.dataset import Normalisation, TrainingWindows, batches, draw, floored, steps_per_epoch
 from melnet.data.shards import Shards
 from melnet.likelihood import Likelihood
 from melnet.metrics.likelihood import MeanNll
@@ -90,15 +90,3 @@ def in_log_mel(nll: float, normalisation: Normalisation) -> float:
     0.5
     """
     return nll + float(np.log(normalisation.std, dtype=np.float64).mean())
-
-
-def floored(x: np.ndarray, floor: np.ndarray, tolerance: float = 1e-4) -> np.ndarray:
-    """Elements on the log floor, or below it, as only generated values can be; bool, the shape of ``x``.
-
-    ``x`` is normalised log-mel, (slices, frames, bands), and ``floor`` (bands,) is the log floor, normalised alike.
-    ``tolerance`` is in normalised units and covers the rounding of float32.
-
-    >>> floored(np.array([[[-2.0, 0.5]]]), floor=np.array([-2.0, -2.0])).tolist()
-    [[[True, False]]]
-    """
-    return x <= floor + tolerance

@@ -8,7 +8,7 @@ import numpy as np
 from melnet.audio.crossfade import crossfade
 from melnet.audio.mel import MelSpec
 from melnet.prime import Prime
-from melnet.sampling import OnFrame
+from melnet.sampling import DEFAULT_TEMPERATURE, OnFrame
 from melnet.singing import Invert, Model
 
 JOINT_FRAMES = 8  # last frames of a prime that are turned into audio again, together with the sample that follows
@@ -19,7 +19,7 @@ class GenerationConfig:
     """How many spectrograms are sampled, and how.
 
     >>> GenerationConfig(count=16, frames=200).temperature
-    1.0
+    0.9
     """
 
     count: int
@@ -28,7 +28,7 @@ class GenerationConfig:
     """of each"""
     measured: int = 0
     """spectrograms that are drawn at least; those beyond ``count`` only serve to measure the model"""
-    temperature: float = 1.0
+    temperature: float = DEFAULT_TEMPERATURE
     """see :func:`melnet.model.mixture.sample`"""
     top_components: int | None = None
     """draw from so many of the heaviest Gaussians only; None: from all"""

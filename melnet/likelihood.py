@@ -38,7 +38,7 @@ class Likelihood:
             with exact():
                 return negative_log_likelihood(x, tier(inputs), tier.min_sigma)
 
-        return compiled(score)
+        return compiled(score, tier.weights)
 
     def by_tier(self, x: np.ndarray, singers: np.ndarray) -> list[np.ndarray]:
         """Nats of each tier's part, the first tier first; arguments as in :meth:`nats`."""

@@ -1,11 +1,15 @@
 """Autoregressive sampling of spectrograms: tier by tier, frame by frame and band by band.
 
-One compiled function for each tier advances a group of spectrograms by one frame, and the recurrent state is carried
-from frame to frame. So the time is linear in the number of frames, and the code is compiled once for any number; only
-the feature-extraction network of later tiers, which sees all frames at once, is compiled anew for another number.
+One compiled function for each tier advances a group of spectrograms, and the recurrent state is carried from call to
+call. So the time is linear in the number of frames, and the code is compiled once for any number; only the
+feature-extraction network of later tiers, which sees all frames at once, is compiled anew for another number.
 
-Groups always hold :data:`GROUP` spectrograms, padded if fewer are asked for, so that a sample is bit-identical whatever
-is drawn with it. Groups run in parallel.
+On a CPU a call draws one frame for :data:`GROUP` spectrograms, which keeps them in its cache, and groups run in
+parallel. An accelerator spends its time on starting kernels, however little each has to do; so a call draws
+:data:`CHUNK_FRAMES` frames, and a group is as large as memory allows (:func:`group_size`).
+
+Groups and chunks are padded to one size, which depends on the model and the device, not on how many samples or frames
+are asked for. So a sample is bit-identical whatever is drawn with it, but not from one kind of device to another.
 """
 
 import math
@@ -18,25 +22,32 @@ from typing import Any, TypeAlias
 import numpy as np
 from keras import ops
 
-from melnet.backend import Tensor, compiled
+from melnet.backend import Tensor, compiled, device_memory, has_accelerator
+from melnet.data.dataset import floored
 from melnet.model import mixture
+from melnet.model.band_decoder import MOST_LAYERS, BandDecoder
 from melnet.model.multiscale import divisors, interleave, shape, split, target_and_context
-from melnet.model.recurrent import row
+from melnet.model.recurrent import put_row, row
 from melnet.model.tier import DecoderState, Inputs, Tier
 
 OnFrame: TypeAlias = Callable[[], object]
+OnFrames: TypeAlias = Callable[[int], object]
 GROUP = 8
-"""spectrograms that one compiled call advances"""
+"""spectrograms that one compiled call advances on a CPU, and for a stream"""
+LARGEST_GROUP = 256  # from about there on an accelerator's time grows with the group
+CHUNK_FRAMES = 50
+"""frames that one compiled call draws on an accelerator"""
 FLOOR_SIGMAS = 3.0
-FLOOR_TOLERANCE = 1e-4  # rounding of float32, in normalised units
-LEAST_UNIFORM = np.float32(2**-25)  # below all other draws: exactly zero would choose a component of no weight
+PASS_TENSORS = 24  # as large as its features; the feature-extraction network takes 23, compiled for an H100
+DEFAULT_TEMPERATURE = 0.9
+"""of all that sings; somewhat below 1, since each unlikely draw leads the next further from the recordings"""
 
 
 @dataclass
 class SamplingSettings:
     """How values are drawn from their distributions; see :func:`melnet.model.mixture.sample`.
 
-    They may be changed while a stream is sampled, and are read anew for each frame.
+    They may be changed while a stream is sampled, and are read anew for each frame, on an accelerator for each chunk.
 
     Raises
     ------
@@ -98,6 +109,8 @@ class Sampler:
     floor : (bands,)
         The normalised log floor. Silence lies exactly on it, but a draw from a density never does; where ``low`` is the
         floor, a draw less than :data:`FLOOR_SIGMAS` times the smallest standard deviation above it is set to it.
+    chunked
+        Whether a compiled call draws many frames of a large group; None: on an accelerator.
 
     >>> bound = np.full(2, 3, np.float32)
     >>> sampler = Sampler([Tier(bands=2, layers=1, hidden=4, num_components=2, min_sigma=0.01)], -bound, bound)
@@ -109,42 +122,30 @@ class Sampler:
     """
 
     def __init__(
-        self, tiers: Sequence[Tier], low: np.ndarray, high: np.ndarray, floor: np.ndarray | None = None
+        self,
+        tiers: Sequence[Tier],
+        low: np.ndarray,
+        high: np.ndarray,
+        floor: np.ndarray | None = None,
+        *,
+        chunked: bool | None = None,
     ) -> None:
         self.tiers = tiers
+        self.chunked = has_accelerator() if chunked is None else chunked
         count = len(tiers)
         width = FLOOR_SIGMAS * tiers[0].min_sigma
-        silence = low if floor is None else np.where(low <= floor + FLOOR_TOLERANCE, low + width, low)
+        silence = low if floor is None else np.where(floored(low, floor), low + width, low)
         limits = np.stack([low, high, silence]).astype(np.float32)
         ranges = np.broadcast_to(limits[:, None], (3, divisors(count)[0], len(low)))  # of every frame
         bounds = [target_and_context(ranges, number, count)[0][:, 0] for number in range(1, count + 1)]
-        self._frame_step = [self._compiled_step(tier, limits) for tier, limits in zip(tiers, bounds, strict=True)]
-        self._condition = [compiled(tier.condition) for tier in tiers]
-        self._prefill = [compiled(tier.prefill) for tier in tiers]
-
-    @staticmethod
-    def _compiled_step(tier: Tier, limits: np.ndarray) -> Callable[..., DecoderState]:
-        low, high, silence = (ops.convert_to_tensor(limit) for limit in limits)
-
-        def step(
-            state: DecoderState, condition: dict[str, Tensor], uniform: Tensor, normal: Tensor, tempering: Tensor
-        ) -> DecoderState:
-            def sample_fn(parameters: Tensor, f: Tensor) -> Tensor:
-                drawn = mixture.sample(
-                    _tempered(parameters, tempering),
-                    row(uniform, f),
-                    row(normal, f),
-                    min_sigma=tier.min_sigma,
-                    temperature=1.0,
-                )
-                return ops.where(drawn < row(silence, f), row(low, f), ops.clip(drawn, row(low, f), row(high, f)))
-
-            return tier.frame_step(state, sample_fn, condition)[0]
-
-        return compiled(step)
+        self._draw_frames = [
+            compiled(frame_drawer(tier, limits), tier.weights) for tier, limits in zip(tiers, bounds, strict=True)
+        ]
+        self._condition = [compiled(tier.condition, tier.weights) for tier in tiers]
+        self._prefill = [compiled(tier.prefill, tier.weights) for tier in tiers]
 
     def steps(self, count: int, frames: int) -> int:
-        """How many frames of all tiers and groups :meth:`sample` draws, and so how often it calls ``on_frame``."""
+        """How often :meth:`sample` calls ``on_frame``: for each frame of all tiers and each :data:`GROUP` samples."""
         tiers, groups = len(self.tiers), -(-count // GROUP)
         drawn = _round_up(frames, divisors(tiers)[0])
         return groups * sum(shape(number, tiers, drawn, 0).frames for number in range(1, tiers + 1))
@@ -172,7 +173,7 @@ class Sampler:
             Normalised log-mel that every sample continues. Its first frames are dropped where the tiers cannot divide
             their number.
         on_frame
-            Called after each frame of a group and a tier, :meth:`steps` times, from several threads.
+            Called :meth:`steps` times, from several threads; on an accelerator after a chunk, for all of its frames.
 
         Returns
         -------
@@ -183,13 +184,25 @@ class Sampler:
         known, drawn_frames = self._known(prime), _round_up(frames, divisors(len(self.tiers))[0])
         singers = np.zeros(count, np.int32) if singers is None else np.asarray(singers, np.int32)
 
-        def draw(first: int) -> np.ndarray:
-            group = np.resize(singers[first : first + GROUP], GROUP)
-            noises = self._noises(seed, range(first, first + GROUP))
-            return self._continue(known, drawn_frames, noises, group, settings, on_frame)
+        group, chunk, threads = GROUP, 1, os.cpu_count()
+        if self.chunked:
+            needed = max(sample_bytes(tier, len(known), drawn_frames) for tier in self.tiers)
+            group, chunk, threads = group_size(needed, device_memory()), CHUNK_FRAMES, 1
+        known = np.broadcast_to(known, (group, *known.shape))
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            drawn = list(pool.map(draw, range(0, count, GROUP)))
+        def draw(first: int) -> np.ndarray:
+            drawn_singers = np.resize(singers[first : first + group], group)
+            noises = self._noises(seed, range(first, first + group))
+            eights = -(-min(group, count - first) // GROUP)
+
+            def on_frames(number: int) -> None:
+                for _ in range(number * eights):
+                    on_frame()
+
+            return self._continue(known, drawn_frames, noises, drawn_singers, settings, chunk, on_frames)
+
+        with ThreadPoolExecutor(threads) as pool:
+            drawn = list(pool.map(draw, range(0, count, group)))
         return np.concatenate(drawn)[:count, :frames]
 
     def stream(
@@ -206,26 +219,31 @@ class Sampler:
         With one tier it is the first sample of :meth:`sample` of the same seed, however long that is. Later tiers see
         frames of the earlier ones that are still to come; so with several tiers each block is drawn whole, and
         continues the one before it. The tiers must be able to divide ``block``.
+
+        A stream must not wait. So on an accelerator too its group has only :data:`GROUP` spectrograms, and with one
+        tier a call draws one block, after which the audio is made and the settings are read. There a stream equals the
+        sample up to rounding, as far as that does not lead to other draws.
         """
         singers = np.full(GROUP, singer, np.int32)
         noises, known = self._noises(seed, range(GROUP)), self._known(prime)
+        known = np.broadcast_to(known, (GROUP, *known.shape))
         if len(self.tiers) == 1:
+            chunk = block if self.chunked else 1
             condition = self._condition[0]({"singer": singers}) if self.tiers[0].singers else {}
             state = self._start(0, known, condition)
             while True:
-                state, x = self._frames(0, state, condition, noises[0](block), settings)
+                state, x = self._frames(0, state, condition, noises[0](block), settings, chunk)
                 yield x[0]
         while True:
-            x = self._continue(known, block, noises, singers, settings)
+            x = self._continue(known, block, noises, singers, settings, CHUNK_FRAMES if self.chunked else 1)
             yield x[0]
             known = x
 
     def _known(self, prime: np.ndarray | None) -> np.ndarray:
-        """The frames that a group continues, as many as the tiers can divide; (GROUP, frames, bands)."""
+        """The frames that samples continue, as many as the tiers can divide; (frames, bands)."""
         divisor, band_divisor = divisors(len(self.tiers))
         known = np.zeros((0, self.tiers[0].bands * band_divisor), np.float32) if prime is None else prime
-        known = known[len(known) % divisor :]
-        return np.broadcast_to(known, (GROUP, *known.shape))
+        return known[len(known) % divisor :]
 
     def _noises(self, seed: int, samples: range) -> list[Noise]:
         tiers = len(self.tiers)
@@ -239,9 +257,10 @@ class Sampler:
         noises: Sequence[Noise],
         singers: np.ndarray,
         settings: SamplingSettings,
-        on_frame: OnFrame = lambda: None,
+        chunk: int,
+        on_frames: OnFrames = lambda number: None,
     ) -> np.ndarray:
-        """The ``frames`` frames (GROUP, frames, bands) that follow the known ones of a group."""
+        """The ``frames`` frames (group, frames, bands) that follow the known ones of a group."""
         parts: list[np.ndarray] = []
         for i, (tier, part) in enumerate(zip(self.tiers, split(known, len(self.tiers)), strict=True)):
             inputs: Inputs = {"singer": singers}
@@ -250,15 +269,15 @@ class Sampler:
             condition = self._condition[i](inputs) if parts or tier.singers else {}
             state, first = self._start(i, part, condition), part.shape[1]
             draws = noises[i](shape(i + 1, len(self.tiers), frames, 0).frames)
-            _, x = self._frames(i, state, condition, draws, settings, on_frame, first)
+            _, x = self._frames(i, state, condition, draws, settings, chunk, on_frames, first)
             parts.append(np.concatenate([part, x], axis=1))
         return interleave(parts)[:, known.shape[1] :]
 
     def _start(self, i: int, part: np.ndarray, condition: dict[str, Tensor]) -> DecoderState:
-        """The state of tier ``i`` after its part (GROUP, frames, bands) of the known frames."""
+        """The state of tier ``i`` after its part (group, frames, bands) of the known frames."""
         frames = part.shape[1]
         if not frames:
-            return self.tiers[i].initial(GROUP)
+            return self.tiers[i].initial(len(part))
         return self._prefill[i](np.ascontiguousarray(part), self.tiers[i].condition_at(condition, 0, frames))
 
     def _frames(
@@ -268,45 +287,138 @@ class Sampler:
         condition: dict[str, Tensor],
         draws: tuple[np.ndarray, np.ndarray],
         settings: SamplingSettings,
-        on_frame: OnFrame = lambda: None,
+        chunk: int,
+        on_frames: OnFrames = lambda number: None,
         first: int = 0,
     ) -> tuple[DecoderState, np.ndarray]:
-        """Draw a frame of tier ``i`` for each of the ``draws``; the new state and the values (GROUP, frames, bands).
+        """Draw a frame of tier ``i`` for each of the ``draws``; the state and the values (group, frames, bands).
 
-        ``first`` is the index of the first of them among the frames of ``condition``.
+        Each call draws ``chunk`` frames; the last ones of the last call are left out, but counted in the state, where
+        ``chunk`` does not divide the number of draws. ``first`` is the index of the first frame among those of
+        ``condition``.
         """
-        tier = self.tiers[i]
-        x = np.empty((GROUP, len(draws[0]), tier.bands), np.float32)
-        for t, noise in enumerate(zip(*draws, strict=True)):
-            at = tier.condition_at(condition, first + t, first + t + 1)
-            state = self._frame_step[i](state, at, *_scaled(*noise, settings, tier.num_components))
-            x[:, t] = ops.convert_to_numpy(state.frame)
-            on_frame()
+        tier, frames, values = self.tiers[i], len(draws[0]), []
+        for t in range(0, frames, chunk):
+            at = tier.condition_at(condition, first + t, first + t + chunk)
+            at = {stack: _padded(x, chunk) if condition[stack].shape[0] > 1 else x for stack, x in at.items()}
+            uniform, normal = (_padded(noise[t : t + chunk], chunk) for noise in draws)
+            tempering = _scalars(settings, tier.num_components)
+            state, drawn = self._draw_frames[i](state, at, uniform, normal, *tempering)
+            values.append(ops.convert_to_numpy(drawn))
+            on_frames(min(chunk, frames - t))
+        return state, np.ascontiguousarray(np.concatenate(values)[:frames].swapaxes(0, 1))
+
+
+def frame_drawer(tier: Tier, limits: np.ndarray) -> Callable[..., tuple[DecoderState, Tensor]]:
+    """The function, to be compiled, that draws the next frames of a tier.
+
+    It takes a decoder state; :meth:`~melnet.model.tier.Tier.condition_at` the frames; uniform and normal draws, each
+    (frames, bands, batch); temperature and number of components, both scalars. It gives the state after the frames and
+    their values (frames, batch, bands).
+
+    Parameters
+    ----------
+    limits : (3, bands)
+        Lowest and highest value of each band, and the value below which a draw is set to the lowest.
+
+    >>> tier = Tier(bands=2, layers=1, hidden=4, num_components=3, min_sigma=0.01)
+    >>> draw_frames = compiled(frame_drawer(tier, np.array([[-3, -3], [3, 3], [-3, -3]], np.float32)), tier.weights)
+    >>> noise = Noise(0, range(8), bands=2)(frames=5)
+    >>> state, x = draw_frames(tier.initial(8), {}, *noise, np.float32(0.9), np.int32(3))
+    >>> tuple(x.shape)
+    (5, 8, 2)
+    """
+    low, high, silence = (ops.convert_to_tensor(limit) for limit in limits)
+
+    def draw_frame(
+        state: DecoderState,
+        condition: dict[str, Tensor],
+        uniform: Tensor,
+        normal: Tensor,
+        temperature: Tensor,
+        top_components: Tensor,
+        draw_bands: BandDecoder | None = None,
+    ) -> DecoderState:
+        def sample_fn(parameters: Tensor, f: Tensor) -> Tensor:
+            drawn = mixture.sample(
+                parameters,
+                row(uniform, f),
+                row(normal, f),
+                min_sigma=tier.min_sigma,
+                temperature=temperature,
+                top_components=top_components,
+            )
+            return ops.where(drawn < row(silence, f), row(low, f), ops.clip(drawn, row(low, f), row(high, f)))
+
+        return tier.frame_step(state, sample_fn, condition, draw_bands)[0]
+
+    def draw_frames(
+        state: DecoderState,
+        condition: dict[str, Tensor],
+        uniform: Tensor,
+        normal: Tensor,
+        temperature: Tensor,
+        top_components: Tensor,
+    ) -> tuple[DecoderState, Tensor]:
+        frames = uniform.shape[0]
+        if frames == 1:  # a loop would take longer to compile
+            state = draw_frame(state, condition, uniform[0], normal[0], temperature, top_components)
+            return state, ops.expand_dims(state.frame, 0)
+
+        draw_bands = BandDecoder(tier) if len(tier.frequency_delayed) <= MOST_LAYERS else None
+
+        def step(t: Tensor, state: DecoderState, x: Tensor) -> tuple[Tensor, DecoderState, Tensor]:
+            at = {
+                stack: ops.expand_dims(row(added, t), 0) if added.shape[0] > 1 else added
+                for stack, added in condition.items()
+            }
+            draws = row(uniform, t), row(normal, t)
+            state = draw_frame(state, at, *draws, temperature, top_components, draw_bands)
+            return t + 1, state, put_row(x, t, state.frame)
+
+        start = (ops.convert_to_tensor(0, "int32"), state, ops.zeros((frames, *state.frame.shape), state.frame.dtype))
+        _, state, x = ops.while_loop(lambda t, *_: t < frames, step, start)
         return state, x
 
+    return draw_frames
 
-def _scaled(
-    uniform: np.ndarray, normal: np.ndarray, settings: SamplingSettings, num_components: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Noise for a temperature, and the tempering of the mixtures: temperature of the weights, number of components.
 
-    Compiled code takes them as values, so that it is compiled once for all temperatures. Temperature 0 is the heaviest
-    component without its spread.
+def sample_bytes(tier: Tier, known: int, drawn: int) -> int:
+    """Bytes, at most about, of what sampling holds for one spectrogram of ``known`` and ``drawn`` frames of a tier.
+
+    Each layer has its state before and after a frame, and what it adds to the gates of all bands. One pass reads the
+    known frames and, in later tiers, the context of all frames; drawing reads one frame at a time.
     """
-    temperature, components = settings.temperature, settings.top_components or num_components
-    if temperature == 0:
-        return np.full_like(uniform, LEAST_UNIFORM), np.zeros_like(normal), np.array([1, 1], np.float32)
-    tempering = np.array([temperature, components], np.float32)
-    return np.maximum(uniform, LEAST_UNIFORM), normal * np.float32(math.sqrt(temperature)), tempering
+    features = 4 * tier.bands * tier.hidden  # bytes of a frame
+    layer = 2 * tier.time_delayed[0].time.states + 1 + tier.time_delayed[0].time.gates
+    frames = known + drawn if tier.features else known
+    return features * (len(tier.time_delayed) * layer + PASS_TENSORS * (1 + frames))
 
 
-def _tempered(parameters: Tensor, tempering: Tensor) -> Tensor:
-    """Mixture parameters (..., 3 K) whose weights are those of a temperature, of the heaviest components only."""
-    mean, log_sigma, logits = ops.split(parameters, 3, axis=-1)
-    heavier = ops.expand_dims(logits, -2) > ops.expand_dims(logits, -1)  # (..., K, others)
-    rank = ops.sum(ops.cast(heavier, "float32"), axis=-1)
-    logits = ops.where(rank < tempering[1], logits / tempering[0], -float("inf"))
-    return ops.concatenate([mean, log_sigma, logits], axis=-1)
+def group_size(bytes_per_sample: int, memory: int | None) -> int:
+    """Spectrograms that an accelerator draws at a time: a power of two from 8 to 256 that takes half of its memory.
+
+    More would take longer in proportion, fewer hardly less long. It does not depend on how many are asked for: another
+    size may round differently.
+
+    >>> group_size(100 * 2**20, 40 * 2**30), group_size(1, None)
+    (128, 256)
+    """
+    size = LARGEST_GROUP
+    while memory is not None and size > GROUP and size * bytes_per_sample > memory // 2:
+        size //= 2
+    return size
+
+
+def _scalars(settings: SamplingSettings, num_components: int) -> tuple[np.ndarray, np.ndarray]:
+    """Temperature and number of components as arrays, for which compiled code is compiled once for all values."""
+    return np.array(settings.temperature, np.float32), np.array(settings.top_components or num_components, np.int32)
+
+
+def _padded(x: Tensor, length: int) -> Tensor:
+    """``x`` with zeros after it, so that its first axis has ``length`` rows."""
+    missing = length - x.shape[0]
+    return ops.pad(x, ((0, missing), *((0, 0) for _ in x.shape[1:]))) if missing else x
 
 
 def _round_up(frames: int, divisor: int) -> int:

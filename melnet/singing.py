@@ -20,7 +20,7 @@ from melnet.likelihood import Likelihood
 from melnet.model.precision import Precision
 from melnet.model.tier import Tier
 from melnet.prime import PRIME_SECONDS, Prime, read_prime
-from melnet.sampling import OnFrame, Sampler, SamplingSettings
+from melnet.sampling import DEFAULT_TEMPERATURE, OnFrame, Sampler, SamplingSettings
 from melnet.saved import ModelConfig
 from melnet.saved import load as load_tiers
 from melnet.streaming import GriffinLimStream, Stream
@@ -92,7 +92,7 @@ class Model:
         seconds: float,
         *,
         count: int = 1,
-        temperature: float = 1.0,
+        temperature: float = DEFAULT_TEMPERATURE,
         top_components: int | None = None,
         seed: int = 1,
         singer: Singers = None,
@@ -132,7 +132,7 @@ class Model:
         frames: int,
         *,
         count: int = 1,
-        temperature: float = 1.0,
+        temperature: float = DEFAULT_TEMPERATURE,
         top_components: int | None = None,
         seed: int = 1,
         singer: Singers = None,
@@ -145,7 +145,8 @@ class Model:
         Parameters
         ----------
         temperature, top_components
-            See :func:`melnet.model.mixture.sample`: lower values are more conservative.
+            See :func:`melnet.model.mixture.sample`: lower values are more conservative, 1 is the model's own
+            distribution.
         seed
             A sample depends on it and on its own number, not on the samples drawn with it.
         singer
@@ -221,7 +222,7 @@ class Model:
     def stream(
         self,
         *,
-        temperature: float = 1.0,
+        temperature: float = DEFAULT_TEMPERATURE,
         top_components: int | None = None,
         seed: int = 1,
         singer: str | None = None,
@@ -310,6 +311,8 @@ class Model:
         """Compile what singing needs, so that the first sound comes at once."""
         # So much that a model of several tiers also continues its first block.
         next(self.stream(chunk_seconds=2 * self.config.frames * self.config.mel.seconds_per_frame))
+        if self._sampler.chunked:  # a stream has smaller groups
+            self.sample(self.config.frames)
 
     def singer_ids(self, singer: Singers, count: int) -> np.ndarray:
         """Singer ids of ``count`` items, which take turns; (count,) int32, all 0 for a model without singers.

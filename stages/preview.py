@@ -24,7 +24,6 @@ from melnet.model.multiscale import divisors
 from melnet.model_files import ModelError
 from melnet.saved import ModelConfig, TierConfig, build_tier, load_tier
 from melnet.singing import Model, WantedInversion
-from melnet.training import devices
 from melnet.training.checkpoint import Checkpoint
 from melnet.vocoder.saved import GRIFFIN_LIM, load_vocoder
 from stages.figures import save, spectrogram_strip
@@ -146,8 +145,6 @@ class Previews(keras.callbacks.Callback):
         if self._singing is None:
             earlier = [load_tier(MODELS, self.config, name) for name in self.config.tiers[: number - 1]]
             self._singing = Model(config, [*earlier, self._tier])
-        elif devices.weights_are_compiled_in():
-            self._singing = Model(config, self._singing.tiers)
         self._tier.set_weights(self.checkpoint.validated)
         settings, singer = self.settings, self.settings.singer if config.singers else None
         log_mels = self._singing.sample(

@@ -16,6 +16,7 @@ from melnet.data.shards import Shards
 
 # Slices that the windows of an epoch are drawn from: 42,000 of 50 x 32, which is twelve hours of audio.
 MAX_HELD_BYTES = 2**28
+FLOOR_TOLERANCE = 1e-4  # rounding of float32, in normalised units
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,17 @@ class Normalisation:
     def denormalise(self, x: np.ndarray) -> np.ndarray:
         """The inverse: natural-log mel power."""
         return x * self.std + self.mean
+
+
+def floored(x: np.ndarray, floor: np.ndarray) -> np.ndarray:
+    """Elements on the log floor, or below it, as only generated values can be; bool, the shape of ``x``.
+
+    ``x`` is normalised log-mel, (..., bands), and ``floor`` (bands,) is the log floor, normalised alike.
+
+    >>> floored(np.array([[[-2.0, 0.5]]]), floor=np.array([-2.0, -2.0])).tolist()
+    [[[True, False]]]
+    """
+    return x <= floor + FLOOR_TOLERANCE
 
 
 class Batch(NamedTuple):

@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
@@ -266,6 +267,31 @@ class Shards:
         if len(column) != group.rows:
             raise ShardError(f"{path}: row group {group.row_group} holds {len(column)} slices, not {group.rows}")
         return column
+
+
+class HeldShards(Shards):
+    """Shards whose row groups stay in memory once they are read; of more than ``max_frames`` frames, the last ones.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     with ShardWriter(Path(folder), ShardSpec(50, MelSpec()), shard_rows=4096) as writer:
+    ...         writer.write("song.wav", np.array([0]), np.zeros((1, 50, 32), np.float32))
+    ...     held = HeldShards(Shards(Path(folder)), max_frames=1000)
+    ...     read = held.read_group(0)
+    >>> held.read_group(0) is read
+    True
+    """
+
+    def __init__(self, shards: Shards, max_frames: int) -> None:
+        self.paths, self.spec, self.groups = shards.paths, shards.spec, shards.groups
+        all_fit = len(shards) * shards.spec.frames <= max_frames
+        largest = max((group.rows for group in shards.groups), default=1)
+        self._read_group = lru_cache(None if all_fit else max_frames // (largest * shards.spec.frames))(
+            shards.read_group
+        )
+
+    def read_group(self, index: int) -> np.ndarray:
+        return self._read_group(index)
 
 
 def _sums(folder: Path, paths: list[Path]) -> dict[str, ShardSum]:

@@ -26,7 +26,7 @@ class MeanNll:
         Parameters
         ----------
         floored
-            True for elements on the log floor (:func:`melnet.evaluation.floored`), of any shape.
+            True for elements on the log floor (:func:`melnet.data.dataset.floored`), of any shape.
         nll
             −log p of each element in nats, in the same shape, by the name of the model.
         """

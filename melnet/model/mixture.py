@@ -7,11 +7,13 @@ logits.
 import math
 
 import keras
+import numpy as np
 from keras import ops
 
 from melnet.backend import Tensor
 
 LOG_SQRT_2_PI = 0.5 * math.log(2 * math.pi)
+LEAST_UNIFORM = np.float32(2**-25)  # below all other draws: exactly zero would choose a component of no weight
 
 
 def components(parameters: Tensor, min_sigma: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -45,8 +47,8 @@ def sample(
     normal: Tensor,
     *,
     min_sigma: float,
-    temperature: float,
-    top_components: int | None = None,
+    temperature: Tensor,
+    top_components: Tensor | None = None,
 ) -> Tensor:
     """Draw one value for each element of parameters (..., 3 K) from the noise given for the element.
 
@@ -57,26 +59,30 @@ def sample(
     ----------
     uniform, normal : (...)
         Draws from U(0, 1) and N(0, 1): the first chooses the component, the second the value.
-    top_components
-        Draw from this many of the heaviest components only; None allows all.
+    temperature : scalar
+    top_components : scalar
+        Draw from this many of the heaviest components only; None allows all. Both may be tensors, so that compiled code
+        serves all their values.
 
     >>> parameters = ops.convert_to_tensor([5.0, 7.0, 0.0, 0.0, 0.0, 0.0])
     >>> float(sample(parameters, uniform=0.7, normal=0.0, min_sigma=0.01, temperature=1.0))
     7.0
     """
     mean, log_sigma, log_weight = components(parameters, min_sigma)
-    if top_components is not None and top_components < mean.shape[-1]:
-        lightest = ops.top_k(log_weight, top_components)[0][..., -1:]
-        log_weight = ops.where(log_weight < lightest, -float("inf"), log_weight)
-    if temperature == 0:
-        chosen = ops.argmax(log_weight, axis=-1)
-    else:
-        cumulative = ops.cumsum(ops.softmax(log_weight / temperature, axis=-1), axis=-1)
-        # The last sum is left out, because it may round to just below one and the index would become K.
-        chosen = ops.sum(ops.cast(ops.expand_dims(uniform, -1) > cumulative[..., :-1], "int32"), axis=-1)
-    one_hot = ops.one_hot(chosen, mean.shape[-1], dtype=mean.dtype)
+    num_components = mean.shape[-1]
+    temperature = ops.cast(temperature, mean.dtype)
+    none = temperature == 0  # the heaviest component without its spread; weights are not divided by zero
+    top_components = ops.where(none, 1, num_components if top_components is None else top_components)
+    heavier = ops.expand_dims(log_weight, -2) > ops.expand_dims(log_weight, -1)  # (..., K, others)
+    rank = ops.sum(ops.cast(heavier, "int32"), axis=-1)
+    tempered = ops.where(rank < top_components, log_weight / ops.where(none, 1.0, temperature), -float("inf"))
+    cumulative = ops.cumsum(ops.softmax(tempered, axis=-1), axis=-1)
+    uniform = ops.where(none, LEAST_UNIFORM, ops.maximum(uniform, LEAST_UNIFORM))
+    # The last sum is left out, because it may round to just below one and the index would become K.
+    chosen = ops.sum(ops.cast(ops.expand_dims(uniform, -1) > cumulative[..., :-1], "int32"), axis=-1)
+    one_hot = ops.one_hot(chosen, num_components, dtype=mean.dtype)
     sigma = ops.sum(one_hot * ops.exp(log_sigma), axis=-1)
-    return ops.sum(one_hot * mean, axis=-1) + math.sqrt(temperature) * sigma * normal
+    return ops.sum(one_hot * mean, axis=-1) + sigma * (ops.sqrt(temperature) * normal)
 
 
 @keras.saving.register_keras_serializable("melnet")

@@ -22,6 +22,7 @@ import keras
 from keras import ops
 
 from melnet.backend import Tensor
+from melnet.model.precision import Precision, matmul
 from melnet.model.recurrent import ACTIVATIONS, Recurrent, State, Tensors
 
 Job: TypeAlias = tuple[Recurrent, Tensor]
@@ -147,14 +148,14 @@ def _forward(cell: Recurrent, groups: Sequence[Group], *, keep: bool) -> tuple[l
 
     Each tensor of the states is (R, 1 + steps, rows, hidden), the activations are (R, steps, rows, 4 hidden).
     """
-    projected = [_project(group.x, group.kernel, group.biases[0]) for group in groups]
+    projected = [_project(group.x, group.kernel, cell.precision, group.biases[0]) for group in groups]
 
     def chunk(g: int, first: Tensor, count: int, carried: tuple[State, Tensors]) -> tuple[State, Tensors]:
         state, stored = carried
         inputs = _steps(projected[g], first, count)
         values = []
         for i in range(count):
-            over_state = ops.matmul(state[0], groups[g].recurrent)
+            over_state = matmul(state[0], groups[g].recurrent, cell.precision)
             state, activations = cell.activate(_joined(inputs[:, i], over_state, groups[g].biases), state)
             values.append((*state, ops.concatenate(activations, axis=-1)) if keep else state)
         offsets = [first + 1] * len(state) + [first] * keep  # the initial state comes before the first step's
@@ -193,7 +194,7 @@ def _backward(
             d_projected, d_before = cell.activate_gradient(
                 tuple(ops.split(kept[:, i], ACTIVATIONS, axis=-1)), before, after, d_after
             )
-            d_state = (d_before[0] + ops.matmul(d_projected[-1], transposed[g]), *d_before[1:])
+            d_state = (d_before[0] + matmul(d_projected[-1], transposed[g], cell.precision), *d_before[1:])
             values.append(d_projected)
         rows = [ops.stack(tensors[::-1], axis=1) for tensors in zip(*values, strict=True)]
         return d_state, tuple(_put(s, first, r) for s, r in zip(stored, rows, strict=True))
@@ -206,9 +207,9 @@ def _backward(
     ended = _loop([group.x.shape[1] for group in groups], chunk, start, backwards=True)
     return tuple(
         Group(
-            x=_project(d_projected[0], _transposed(group.kernel)),
-            kernel=_kernel_gradient(group.x, d_projected[0]),
-            recurrent=_kernel_gradient(_before(group_states[0]), d_projected[-1]),
+            x=_project(d_projected[0], _transposed(group.kernel), cell.precision),
+            kernel=_kernel_gradient(group.x, d_projected[0], cell.precision),
+            recurrent=_kernel_gradient(_before(group_states[0]), d_projected[-1], cell.precision),
             biases=tuple(ops.sum(d, axis=(1, 2)) for d in d_projected),
             initial=d_state,
         )
@@ -264,8 +265,8 @@ def _span(first: int, last: int, advance: Callable[..., Any], carried: Any, back
 def _activations(cell: Recurrent, group: Group, states: Tensors) -> Tensor:
     """The activations of all steps, computed again from the states."""
     before = tuple(_before(s) for s in states)
-    over_input = _project(group.x, group.kernel, group.biases[0])
-    over_state = _project(before[0], group.recurrent)
+    over_input = _project(group.x, group.kernel, cell.precision, group.biases[0])
+    over_state = _project(before[0], group.recurrent, cell.precision)
     biases = tuple(ops.expand_dims(bias, 1) for bias in group.biases)
     _, activations = cell.activate(_joined(over_input, over_state, biases), before)
     return ops.concatenate(activations, axis=-1)
@@ -278,19 +279,19 @@ def _joined(over_input: Tensor, over_state: Tensor, biases: Tensors) -> Tensors:
     return over_input, over_state + ops.expand_dims(biases[1], -2)
 
 
-def _project(x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
+def _project(x: Tensor, kernel: Tensor, precision: Precision, bias: Tensor | None = None) -> Tensor:
     """(R, steps, rows, features) times (R, features, columns)."""
     count, steps, rows, features = ops.shape(x)
-    projected = ops.matmul(ops.reshape(x, (count, -1, features)), kernel)
+    projected = matmul(ops.reshape(x, (count, -1, features)), kernel, precision)
     if bias is not None:
         projected = projected + ops.expand_dims(bias, 1)
     return ops.reshape(projected, (count, steps, rows, kernel.shape[-1]))
 
 
-def _kernel_gradient(operand: Tensor, d_projected: Tensor) -> Tensor:
+def _kernel_gradient(operand: Tensor, d_projected: Tensor, precision: Precision) -> Tensor:
     """Gradient (R, features, columns) with respect to the kernel of :func:`_project`."""
     operand, d = (ops.reshape(tensor, (tensor.shape[0], -1, tensor.shape[-1])) for tensor in (operand, d_projected))
-    return ops.matmul(_transposed(operand), d)
+    return matmul(_transposed(operand), d, precision)
 
 
 def _transposed(kernel: Tensor) -> Tensor:

@@ -39,6 +39,8 @@ from melnet.model.stacks import (
 
 SampleFn: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """gives the values (batch,) of a band, from its mixture parameters (batch, 3 K) and its index"""
+DrawBands: TypeAlias = Callable[[Tensor, SampleFn, Tensor], tuple[Tensor, Tensor]]
+"""draws a frame; see :meth:`melnet.model.band_decoder.BandDecoder.__call__`"""
 Inputs: TypeAlias = dict[str, Tensor]
 """``x`` (batch, frames, bands), which the tier models; for a tier with context also ``context``, shaped like ``x``, the
 interleaved values of the earlier tiers; for a tier with singers also ``singer``, int32 (batch,)"""
@@ -247,9 +249,15 @@ class Tier(backend.Model):
         return DecoderState(x[:, -1], time_delayed, centralised)
 
     def frame_step(
-        self, state: DecoderState, sample_fn: SampleFn, condition: dict[str, Tensor] | None = None
+        self,
+        state: DecoderState,
+        sample_fn: SampleFn,
+        condition: dict[str, Tensor] | None = None,
+        draw_bands: DrawBands | None = None,
     ) -> tuple[DecoderState, Tensor]:
         """Draw one frame with ``sample_fn``, band by band; ``condition`` is :meth:`condition_at` this frame.
+
+        ``draw_bands`` is a :class:`~melnet.model.band_decoder.BandDecoder` of this tier, or None to do without.
 
         Returns
         -------
@@ -260,7 +268,8 @@ class Tier(backend.Model):
         last_frame = ops.expand_dims(ops.transpose(state.frame), 0)  # (1, bands, batch)
         contexts, time_delayed, centralised = self._advance(last_frame, state, condition)
         by_band = ops.stack([context[0] for context in contexts], axis=1)
-        frame, parameters = self._bands(by_band, sample_fn, self._frequency_condition(condition))
+        draw_bands = draw_bands or self._bands
+        frame, parameters = draw_bands(by_band, sample_fn, self._frequency_condition(condition))
         return DecoderState(frame, time_delayed, centralised), parameters
 
     def _advance(

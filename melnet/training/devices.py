@@ -70,11 +70,6 @@ def is_distributed(model: keras.Model) -> bool:
     return model.distribute_strategy.num_replicas_in_sync > 1
 
 
-def weights_are_compiled_in() -> bool:
-    """Whether a compiled function keeps the weights that a model had then: for JAX they are constants."""
-    return keras.backend.backend() == "jax"
-
-
 def share_training(model: keras.Model) -> None:
     """Let a model, compiled :func:`on_all_devices`, be trained by all of them as if by one, but for rounding.
 

@@ -35,7 +35,7 @@ class Vocoder:
         self.config, self.pitch, self.envelopes = config, pitch, envelopes
         self.filters = SubframeFilters(config)
         # Compiled, since it is called for every few frames, always with one shape.
-        self.logits = compiled(lambda x, singers: pitch((x, singers)))
+        self.logits = compiled(lambda x, singers: pitch((x, singers)), pitch.weights)
 
     def __call__(self, log_mels: np.ndarray, singers: Sequence[int] | None = None, seed: int = 0) -> np.ndarray:
         """Audio of a batch of spectrograms.

@@ -10,8 +10,9 @@ import pytest
 import soundfile
 
 import melnet
-from melnet.command_line import main
+from melnet.command_line import _parser, main
 from melnet.prime import read_recording
+from melnet.sampling import DEFAULT_TEMPERATURE
 from tests.small_model import SINGERS, write_model
 
 ROOT = Path(__file__).parents[2]
@@ -46,6 +47,10 @@ def test_sing_writes_what_the_interface_sings(folder, capsys):
     output = capsys.readouterr()
     assert output.out == ""
     assert output.err.startswith("new/song.wav: 1.5 s by vocoder in ") and len(output.err.splitlines()) == 1
+
+
+def test_the_default_temperature_is_that_of_the_interface():
+    assert _parser().parse_args(["sing", "--out", "song.wav"]).temperature == DEFAULT_TEMPERATURE
 
 
 def test_several_samples_are_numbered_and_continue_a_recording(folder):

@@ -78,6 +78,14 @@ def test_samples_like_the_recordings_are_not_told_apart(compared):
     assert metrics["frechet"] < metrics["frechet_band_baseline"]
 
 
+def test_each_split_is_read_once(compared, monkeypatch):
+    read, read_group = [], Shards.read_group
+    monkeypatch.setattr(Shards, "read_group", lambda self, i: read.append((self.paths[0], i)) or read_group(self, i))
+    compared(sung(np.random.default_rng(5), 4))
+    assert len({path for path, _ in read}) == 2
+    assert len(read) == len(set(read))
+
+
 def test_noise_is_told_apart(compared, recorded):
     config = recorded[0]
     noise = np.random.default_rng(5).normal(size=(12, 200, SPEC.bands))

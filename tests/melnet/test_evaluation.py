@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from melnet.data.dataset import Normalisation
-from melnet.evaluation import floored, in_log_mel
+from melnet.data.dataset import Normalisation, floored
+from melnet.evaluation import in_log_mel
 
 
 def test_floored_finds_silence_after_normalisation_in_float32(rng):

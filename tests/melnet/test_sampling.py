@@ -1,15 +1,18 @@
 """Sampling: the same for the same seed, whatever else is drawn beside or after it; for one tier and for three."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from keras import ops
 
 from melnet import sampling
 from melnet.backend import compiled
-from melnet.model import mixture
 from melnet.model.multiscale import shape, split, target_and_context
 from melnet.model.tier import Tier
-from melnet.sampling import GROUP, Noise, Sampler, SamplingSettings
+from melnet.sampling import CHUNK_FRAMES, GROUP, Noise, Sampler, SamplingSettings, group_size, sample_bytes
 
 BANDS = 6
 LOW, HIGH = np.linspace(-3, -2, BANDS, dtype=np.float32), np.full(BANDS, 3, np.float32)
@@ -46,6 +49,15 @@ def sampler(tiers):
 @pytest.fixture(scope="module")
 def samples(sampler):
     return sampler.sample(3, 7, seed=5)
+
+
+@pytest.fixture(scope="module")
+def chunked(tiers):
+    """Samples as on an accelerator, in groups of 16 and chunks of 4 frames."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampling, "device_memory", lambda: 40 * max(sample_bytes(tier, 0, 8) for tier in tiers))
+        patch.setattr(sampling, "CHUNK_FRAMES", 4)
+        yield Sampler(tiers, LOW, HIGH, chunked=True)
 
 
 def test_shape_and_variety(samples):
@@ -124,18 +136,6 @@ def test_one_top_component_leaves_its_spread(sampler):
     assert (samples[0] != samples[1]).mean() > 0.5
 
 
-@pytest.mark.parametrize(("temperature", "top"), [(1.0, None), (0.7, None), (1.5, 2), (0.0, None)])
-def test_draws_are_those_of_the_mixture(rng, temperature, top):
-    """The scaled noise and the tempered weights give what :func:`melnet.model.mixture.sample` draws."""
-    parameters = rng.normal(size=(500, 9)).astype(np.float32)
-    uniform, normal = rng.random(500, np.float32), rng.standard_normal(500, np.float32)
-    expected = mixture.sample(parameters, uniform, normal, min_sigma=0.02, temperature=temperature, top_components=top)
-    *noise, tempering = sampling._scaled(uniform, normal, SamplingSettings(temperature, top), 3)
-    tempered = sampling._tempered(ops.convert_to_tensor(parameters), ops.convert_to_tensor(tempering))
-    found = mixture.sample(tempered, *noise, min_sigma=0.02, temperature=1.0)
-    np.testing.assert_allclose(ops.convert_to_numpy(found), ops.convert_to_numpy(expected), atol=1e-5)
-
-
 def test_a_stream_is_the_first_sample(tiers, sampler, samples):
     """With several tiers its first block is, as long as that block."""
     stream = sampler.stream(SamplingSettings(), seed=5, block=2)
@@ -179,3 +179,59 @@ def test_noise_goes_on_from_call_to_call():
     pieces = zip(*(piecewise(frames) for frames in (1, 3, 2)), strict=True)
     for found, whole in zip(map(np.concatenate, pieces), Noise(1, range(2), 3)(6), strict=True):
         np.testing.assert_array_equal(found, whole)
+
+
+def test_chunks_draw_what_single_frames_draw(sampler, chunked):
+    singers, settings = np.array([0, 1, 1]), SamplingSettings(0.9, top_components=2)
+    prime = np.random.default_rng(3).normal(size=(4, BANDS)).astype(np.float32)
+    for frames in (8, 10):  # the first fills its chunks; of the second one or two frames are left
+        given = {"singers": singers, "prime": prime} if frames == 10 else {}
+        expected = sampler.sample(3, frames, 5, settings, **given)
+        np.testing.assert_allclose(chunked.sample(3, frames, 5, settings, **given), expected, atol=1e-4)
+
+
+def test_a_sample_in_chunks_does_not_depend_on_its_neighbours(chunked):
+    """To the last bit: neither on their number, in one group or in two, nor on their singers."""
+    samples = chunked.sample(3, 7, seed=5)
+    assert samples.std(axis=0).min() > 0.01
+    for count in (1, GROUP + 2, 2 * GROUP + 1):
+        np.testing.assert_array_equal(chunked.sample(count, 7, seed=5)[:3], samples[:count])
+    other = chunked.sample(3, 7, seed=5, singers=np.array([0, 1, 0]))
+    np.testing.assert_array_equal(other[::2], samples[::2])
+    assert (other[1] != samples[1]).mean() > 0.5
+
+
+def test_every_frame_that_is_drawn_in_chunks_is_reported(tiers, chunked):
+    for count in (GROUP + 1, 3 * GROUP):
+        calls = []
+        chunked.sample(count, 6, seed=5, on_frame=lambda calls=calls: calls.append(1))
+        assert len(calls) == chunked.steps(count, 6) > 0
+
+
+def test_a_chunked_stream_is_the_first_sample(tiers, chunked):
+    stream = chunked.stream(SamplingSettings(), seed=5, block=2)
+    found = np.concatenate([next(stream) for _ in range(3)])
+    frames = 6 if len(tiers) == 1 else 2
+    np.testing.assert_allclose(found[:frames], chunked.sample(1, frames, seed=5)[0], atol=1e-4)
+    assert (found[2:4] != found[4:]).mean() > 0.5
+
+
+def test_a_group_takes_half_of_the_memory_at_most():
+    assert group_size(10, 10 * 256 * 2) == group_size(10, None) == group_size(10, 10**9) == 256
+    assert group_size(10, 10 * 256 * 2 - 1) == group_size(10, 10 * 128 * 2) == 128
+    assert group_size(10**9, 1) == GROUP
+
+
+def test_later_tiers_and_primes_take_memory_for_all_frames():
+    first, later = make_tiers(2)
+    states = sample_bytes(first, 0, CHUNK_FRAMES)
+    assert sample_bytes(first, 0, 2 * CHUNK_FRAMES) == states > 2 * 2 * 4 * BANDS * 8
+    assert sample_bytes(first, 10, 0) == sample_bytes(later, 0, 10) == sample_bytes(later, 4, 6) > 10 * states / 2
+
+
+def test_chunks_under_jax():
+    """The tests of chunks above with the other backend."""
+    pytest.importorskip("jax")
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", "chunk and not jax", __file__]
+    done = subprocess.run(command, env=os.environ | {"KERAS_BACKEND": "jax"}, capture_output=True, text=True)
+    assert done.returncode == 0 and "passed" in done.stdout, done.stdout

@@ -6,6 +6,7 @@ from keras import ops
 from scipy import stats
 from scipy.special import softmax
 
+from melnet.backend import compiled
 from melnet.model import mixture
 
 K = 3
@@ -63,6 +64,28 @@ def test_temperature_zero_is_the_heaviest_mean(rng):
     noise = rng.random(2, dtype="float32")
     drawn = mixture.sample(np.stack([parameters] * 2), noise, noise, min_sigma=0.02, temperature=0)
     assert ops.convert_to_numpy(drawn).tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize(("temperature", "top"), [(1.0, 3), (0.7, 1), (1.5, 2), (0.0, 3)])
+def test_compiled_draws_serve_all_temperatures(rng, temperature, top):
+    parameters = rng.normal(size=(500, 3 * K)).astype("float32")
+    uniform, normal = rng.random(500, dtype="float32"), rng.standard_normal(500, dtype="float32")
+    draw = compiled(
+        lambda *noise, temperature, top_components: mixture.sample(
+            parameters, *noise, min_sigma=0.02, temperature=temperature, top_components=top_components
+        )
+    )
+    settings = {"temperature": np.array(temperature, "float32"), "top_components": np.array(top, "int32")}
+    found = draw(uniform, normal, **settings)
+    mean, sigma, weight = split(parameters, 0.02)
+    order = np.argsort(-weight, axis=-1)[:, : top if temperature else 1]
+    kept = np.zeros(weight.shape)
+    np.put_along_axis(kept, order, 1, axis=-1)
+    tempered = kept * weight ** (1 / temperature if temperature else 1)
+    cumulative = np.cumsum(tempered / tempered.sum(-1, keepdims=True), axis=-1)
+    chosen = (uniform[:, None] > cumulative[:, :-1] + 1e-12).sum(-1)
+    expected = (mean + np.sqrt(temperature) * sigma * normal[:, None])[np.arange(500), chosen]
+    np.testing.assert_allclose(ops.convert_to_numpy(found), expected, atol=1e-5)
 
 
 def test_a_draw_of_almost_one_stays_in_range():

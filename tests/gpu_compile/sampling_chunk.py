@@ -1,0 +1,63 @@
+"""Compile a chunk of sampling for a GPU that is not there.
+
+``python -m tests.gpu_compile.sampling_chunk GPU SIZE SAMPLES`` prints as JSON the kernels for a frame, the memory of a
+chunk in bytes, and the instructions that exchange data with the host. See :mod:`tests.gpu_compile.training_step`.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import jax
+import keras
+import numpy as np
+from jax.experimental import topologies
+
+from melnet.backend import stateless
+from melnet.model import kernel_choice
+from melnet.model.tier import Tier
+from melnet.sampling import CHUNK_FRAMES, frame_drawer
+from tests.gpu_compile import hlo
+from tests.gpu_compile.sizes import SIZES
+
+
+def compiled(gpu, size, samples):
+    """The next :data:`CHUNK_FRAMES` frames of a group of a first tier."""
+    topology = topologies.get_topology_desc(
+        platform="cuda", target_config=Path(__file__).with_name(f"{gpu}.textproto").read_text(), topology="1x1x1"
+    )
+    sharding = jax.sharding.SingleDeviceSharding(topology.devices[0])
+
+    def shaped(tensor, dtype="float32"):
+        return jax.ShapeDtypeStruct(tensor, dtype, sharding=sharding)
+
+    tier = Tier(bands=size.bands, layers=size.layers, hidden=size.hidden, num_components=10, min_sigma=0.02)
+    limits = np.repeat(np.array([[-4], [4], [-4]], np.float32), size.bands, axis=1)
+    state = keras.tree.map_structure(lambda tensor: shaped(tensor.shape), jax.eval_shape(lambda: tier.initial(samples)))
+    noise = [shaped((CHUNK_FRAMES, size.bands, samples))] * 2
+    draw = jax.jit(stateless(frame_drawer(tier, limits), tier.weights))
+    weights = [shaped(weight.shape) for weight in tier.weights]
+    return draw.lower(weights, state, {}, *noise, shaped(()), shaped((), "int32")).compile()
+
+
+def main():
+    gpu, size, samples, *rest = sys.argv[1:]
+    kernel_choice.accelerated = lambda cell: True
+    started = time.perf_counter()
+    chunk = compiled(gpu, SIZES[size], int(samples))
+    text, memory = chunk.as_text(), chunk.memory_analysis()
+    if rest:
+        Path(rest[0]).write_text(text)
+    found = {
+        "kernels_per_frame": hlo.kernels(text) / CHUNK_FRAMES,
+        "temporary": memory.temp_size_in_bytes,
+        "arguments": memory.argument_size_in_bytes,
+        "host_transfers": hlo.host_transfers(text),
+    }
+    print(f"{time.perf_counter() - started:.0f} s", file=sys.stderr)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
