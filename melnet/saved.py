@@ -12,10 +12,10 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import keras
-from pydantic import PlainValidator, TypeAdapter
+from pydantic import TypeAdapter
 
 from melnet.audio.mel import MelSpec
 from melnet.data.atomic import atomic_write, write_json
@@ -60,7 +60,7 @@ class ModelConfig:
     """names of the tiers, the first tier first"""
     singers: list[str]
     """names in the order of the singer ids; empty if the model is not conditioned on singers"""
-    normalisation: Annotated[Normalisation, PlainValidator(Normalisation.from_dict)]
+    normalisation: Normalisation
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -77,8 +77,7 @@ class ModelConfig:
 
     def to_json(self) -> str:
         """The text of ``melnet.json``."""
-        content = asdict(self) | {"normalisation": self.normalisation.to_dict()}
-        return json.dumps({"format": FORMAT, **content}, indent=2) + "\n"
+        return json.dumps({"format": FORMAT, **_CONFIG.dump_python(self)}, indent=2) + "\n"
 
 
 _CONFIG = TypeAdapter(ModelConfig)

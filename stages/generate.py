@@ -21,7 +21,7 @@ the test split (copy synthesis). If the first is much larger, the model samples 
 
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from melnet.audio.files import write_wav
@@ -52,14 +52,8 @@ def generate(params: Params) -> None:
     started = time.monotonic()
     keras_device()
     settings = params.generate
-    generation = GenerationConfig(
-        settings.count,
-        settings.frames,
-        settings.measured,
-        settings.temperature,
-        settings.top_components,
-        settings.seed,
-    )
+    named = {field.name for field in fields(GenerationConfig)}
+    generation = GenerationConfig(**settings.model_dump(include=named))
     try:
         model = load(MODELS, vocoder=settings.inversion != GRIFFIN_LIM, warm_up=False, precision=settings.precision)
         train, test = Shards(SHARDS / "train"), Shards(SHARDS / "test")

@@ -9,7 +9,6 @@ band over the train split; singers.json names the singers.
 """
 
 import time
-from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
@@ -80,20 +79,20 @@ def _recordings(mel: MelSpec, frames: int) -> list[Recording]:
             file = CLEAN.absolute() / row["output"]
             slices = frame_count(samples, mel) // frames
             recordings.append(Recording(row["path"], row["singer"] or "", file, samples, slices))
-    _check_rate([recording.file for recording in recordings[:1]], mel.sample_rate)  # all have one rate
+    if recordings:
+        _check_rate(recordings[0].file, mel.sample_rate)  # all have one rate
     return recordings
 
 
-def _check_rate(files: Iterable[Path], sample_rate: int) -> None:
-    for file in files:
-        try:
-            found = stored_rate(file)
-        except UnusableAudio as error:
-            raise StageError(f"{file}: {error}; run the stage downsample again") from error
-        if found != sample_rate:
-            raise StageError(
-                f"{file} has {found} Hz, but downsample.sample_rate is {sample_rate}; run the stage downsample again"
-            )
+def _check_rate(file: Path, sample_rate: int) -> None:
+    try:
+        found = stored_rate(file)
+    except UnusableAudio as error:
+        raise StageError(f"{file}: {error}; run the stage downsample again") from error
+    if found != sample_rate:
+        raise StageError(
+            f"{file} has {found} Hz, but downsample.sample_rate is {sample_rate}; run the stage downsample again"
+        )
 
 
 def _assignment(recordings: list[Recording], slices: int, params: Params) -> Assignment:

@@ -8,8 +8,9 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import IO
 
 import numpy as np
 import soundfile
@@ -165,7 +166,8 @@ def convert(source: Source, target: Path, sample_rate: int, max_pause_seconds: f
     >>> converted.levels, converted.cuts
     (Levels(samples=48000, peak=2.0, rms=2.0, gain=0.5), [])
     """
-    with _Spool(source.dtype, target.parent) as spool:
+    # Samples are kept until the gain and the pauses are known: in memory, or in the target's folder if they are many.
+    with tempfile.SpooledTemporaryFile(max_size=SPOOLED, dir=os.fspath(target.parent)) as spool:
         levels, meter, sketch = _analyse(source, sample_rate, spool)
         if not levels.samples:
             raise UnusableAudio(f"too short for a single sample at {sample_rate} Hz")
@@ -178,41 +180,26 @@ def convert(source: Source, target: Path, sample_rate: int, max_pause_seconds: f
             cuts = find_cuts(meter.powers(), levels.samples, sample_rate, max_pause_seconds)
         try:
             with soundfile.SoundFile(os.fspath(target), "w", sample_rate, 1, "PCM_24", format="FLAC") as sound:
-                for block in without_cuts(spool.read, levels.samples, cuts, sample_rate):
+                for block in without_cuts(partial(_read, spool, source.dtype), levels.samples, cuts, sample_rate):
                     sound.write(block * levels.gain)
         except soundfile.LibsndfileError as error:
             raise OSError(f"{target}: cannot be written: {error.error_string}") from error
     return Converted(levels, cuts, sketch.direction())
 
 
-class _Spool:
-    """Samples that are kept until the gain and the pauses are known: in memory, or in ``folder`` if they are many."""
-
-    def __init__(self, dtype: str, folder: Path) -> None:
-        self._dtype = np.dtype(dtype)
-        self._file = tempfile.SpooledTemporaryFile(max_size=SPOOLED, dir=os.fspath(folder))  # noqa: SIM115  # closed by __exit__
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def append(self, block: np.ndarray) -> None:
-        self._file.write(block.data)
-
-    def read(self, start: int, stop: int) -> np.ndarray:
-        self._file.seek(start * self._dtype.itemsize)
-        return np.frombuffer(self._file.read((stop - start) * self._dtype.itemsize), self._dtype)
+def _read(spool: IO[bytes], dtype: str, start: int, stop: int) -> np.ndarray:
+    size = np.dtype(dtype).itemsize
+    spool.seek(start * size)
+    return np.frombuffer(spool.read((stop - start) * size), dtype)
 
 
-def _analyse(source: Source, sample_rate: int, spool: _Spool) -> tuple[Levels, LevelMeter, Sketch]:
+def _analyse(source: Source, sample_rate: int, spool: IO[bytes]) -> tuple[Levels, LevelMeter, Sketch]:
     """Decode and resample a recording into the spool, and measure it."""
     meter, sketch = LevelMeter(sample_rate), Sketch()
     frames = max(1, min(BLOCK // source.channels, RESAMPLED_BLOCK * source.sample_rate // sample_rate))
     samples, peak, power = 0, 0.0, 0.0
     for block in resampled(mono_blocks(source, frames), source.sample_rate, sample_rate, source.dtype):
-        spool.append(block)
+        spool.write(block.data)
         samples += len(block)
         peak = max(peak, float(np.abs(block).max(initial=0)))
         with np.errstate(over="ignore"):  # `convert` refuses an infinite sum

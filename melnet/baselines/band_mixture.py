@@ -5,9 +5,10 @@ import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Annotated, Self, TypeAlias
 
 import numpy as np
+from pydantic import PlainSerializer, PlainValidator
 from scipy.special import logsumexp
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
@@ -15,6 +16,14 @@ from sklearn.mixture import GaussianMixture
 # EM stops when it gains less than this many nats per element. A tenth of it takes five times as long for 0.003 nats.
 EM_TOLERANCE = 1e-4
 EM_ITERATIONS = 200
+
+
+def _parameter(values: list[float]) -> np.ndarray:
+    return np.array(values, np.float64)
+
+
+Parameter: TypeAlias = Annotated[np.ndarray, PlainValidator(_parameter), PlainSerializer(np.ndarray.tolist)]
+"""float64, a list in JSON"""
 
 
 @dataclass(frozen=True)
@@ -32,9 +41,9 @@ class BandMixture:
     ((4, 50, 2), (3, 10, 2))
     """
 
-    weights: np.ndarray
-    means: np.ndarray
-    sigmas: np.ndarray
+    weights: Parameter
+    means: Parameter
+    sigmas: Parameter
 
     @classmethod
     def fit(cls, x: np.ndarray, *, num_components: int, min_sigma: float, max_frames: int, seed: int) -> Self:
@@ -66,15 +75,6 @@ class BandMixture:
             component = rng.choice(len(weights), size=shape, p=weights)
             x[..., band] = rng.normal(means[component], sigmas[component])
         return x
-
-    def to_dict(self) -> dict[str, Any]:
-        """The parameters as lists, for JSON."""
-        return {"weights": self.weights.tolist(), "means": self.means.tolist(), "sigmas": self.sigmas.tolist()}
-
-    @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> Self:
-        """The inverse of :meth:`to_dict`."""
-        return cls(*(np.array(content[name], np.float64) for name in ("weights", "means", "sigmas")))
 
 
 def gaussian_nll(x: np.ndarray, mean: np.ndarray, sigma: np.ndarray) -> np.ndarray:

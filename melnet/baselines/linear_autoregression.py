@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from scipy.linalg import cholesky, solve_triangular
 
-from melnet.baselines.band_mixture import BandMixture, draw_rows
+from melnet.baselines.band_mixture import BandMixture, Parameter, draw_rows
 from melnet.baselines.previous_frame import RIDGE
 
 FRAMES_BACK = 3
@@ -39,7 +39,7 @@ class LinearAutoregression:
     (4, 50, 2)
     """
 
-    coefficients: np.ndarray
+    coefficients: Parameter
     error: BandMixture
 
     @classmethod
@@ -67,15 +67,6 @@ class LinearAutoregression:
     def nll(self, x: np.ndarray) -> np.ndarray:
         """−log p of each element in nats; ``x`` (slices, frames, bands), the result in the same shape as float64."""
         return self.error.nll(_errors(x, self.coefficients))
-
-    def to_dict(self) -> dict[str, Any]:
-        """The parameters as lists, for JSON."""
-        return {"coefficients": self.coefficients.tolist(), "error": self.error.to_dict()}
-
-    @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> Self:
-        """The inverse of :meth:`to_dict`."""
-        return cls(np.array(content["coefficients"], np.float64), BandMixture.from_dict(content["error"]))
 
 
 def _contexts(x: np.ndarray) -> Iterator[np.ndarray]:

@@ -1,12 +1,12 @@
 """Regression of a frame on the previous one."""
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from sklearn.linear_model import Ridge
 
-from melnet.baselines.band_mixture import draw_rows, gaussian_nll
+from melnet.baselines.band_mixture import Parameter, draw_rows, gaussian_nll
 
 # Ridge penalty on standardised bands: negligible against many frames, and keeps constant bands from being singular.
 RIDGE = 1.0
@@ -33,11 +33,11 @@ class PreviousFrame:
     (4, 50, 2)
     """
 
-    coefficients: np.ndarray
-    intercept: np.ndarray
-    sigma: np.ndarray
-    first_mean: np.ndarray
-    first_sigma: np.ndarray
+    coefficients: Parameter
+    intercept: Parameter
+    sigma: Parameter
+    first_mean: Parameter
+    first_sigma: Parameter
 
     @classmethod
     def fit(cls, x: np.ndarray, *, min_sigma: float, max_frames: int, seed: int) -> Self:
@@ -56,15 +56,6 @@ class PreviousFrame:
         first = gaussian_nll(x[:, :1], self.first_mean, self.first_sigma)
         predicted = x[:, :-1] @ self.coefficients.T + self.intercept
         return np.concatenate([first, gaussian_nll(x[:, 1:], predicted, self.sigma)], axis=1)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The parameters as lists, for JSON."""
-        return {name: value.tolist() for name, value in vars(self).items()}
-
-    @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> Self:
-        """The inverse of :meth:`to_dict`."""
-        return cls(**{name: np.array(value, np.float64) for name, value in content.items()})
 
 
 def on_previous_frame(x: np.ndarray, max_frames: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

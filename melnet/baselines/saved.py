@@ -1,7 +1,9 @@
 """The baselines of a model as ``models/baselines.json`` holds them."""
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
+
+from pydantic import TypeAdapter
 
 from melnet.baselines.band_mixture import BandMixture
 from melnet.baselines.linear_autoregression import LinearAutoregression
@@ -18,13 +20,12 @@ class Baselines:
 
     def to_dict(self) -> dict[str, Any]:
         """The parameters as lists, for JSON."""
-        return {name: baseline.to_dict() for name, baseline in vars(self).items()}
+        return _BASELINES.dump_python(self)
 
-    @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> Self:
+    @staticmethod
+    def from_dict(content: dict[str, Any]) -> "Baselines":
         """The inverse of :meth:`to_dict`."""
-        return cls(
-            BandMixture.from_dict(content["band"]),
-            PreviousFrame.from_dict(content["previous_frame"]),
-            LinearAutoregression.from_dict(content["linear"]),
-        )
+        return _BASELINES.validate_python(content)
+
+
+_BASELINES = TypeAdapter(Baselines)

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,28 +45,20 @@ def atomic_write(path: Path, needed: int = 0) -> Iterator[Path]:
     ...     Path(folder, "new", "a.txt").read_text()
     'text'
     """
-    with _naming(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        prefix = _prefix(path)
-        for stale in _named(path.parent, prefix):
-            _remove(stale)
-        _check_free(path, needed)
+
+    def make(prefix: str) -> str:
         # The temporary name keeps the suffix, by which writers choose the format (.flac, .weights.h5), but not the
         # whole name, which may be 255 bytes long and leave no room for the prefix.
         descriptor, name = tempfile.mkstemp(prefix=prefix, suffix=f"-{path.name[-40:]}", dir=path.parent)
         os.close(descriptor)
-        temporary = Path(name)
-    try:
+        return name
+
+    with _beside(path, needed, make) as (temporary, _):
         yield temporary
         _sync(temporary)
         _publish(temporary, 0o666)
         temporary.replace(path)
         _sync(path.parent)
-    except OSError as error:
-        _check_full(error, path, temporary)
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -88,18 +80,10 @@ def atomic_folder(path: Path, needed: int = 0) -> Iterator[Path]:
     ...     sorted(path.name for path in Path(parent, "samples").iterdir())
     ['a.txt']
     """
-    with _naming(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        prefix = _prefix(path)
-        for stale in _named(path.parent, prefix):
-            if stale.name.endswith("-replaced") and not os.path.lexists(path):
-                stale.rename(path)  # killed between the two renames below
-            else:
-                _remove(stale)
-        _check_free(path, needed)
-        temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=path.parent))
-    replaced = temporary.with_name(f"{temporary.name}-replaced")
-    try:
+    with _beside(path, needed, lambda prefix: tempfile.mkdtemp(prefix=prefix, dir=path.parent)) as (
+        temporary,
+        replaced,
+    ):
         yield temporary
         _publish(temporary, 0o777)
         for folder, _, names in os.walk(temporary):
@@ -114,12 +98,6 @@ def atomic_folder(path: Path, needed: int = 0) -> Iterator[Path]:
                 replaced.rename(path)
             raise
         _sync(path.parent)
-    except OSError as error:
-        _check_full(error, path, temporary)
-        raise
-    finally:
-        _remove(temporary)
-        _remove(replaced)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -138,6 +116,35 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _beside(path: Path, needed: int, make: Callable[[str], str]) -> Iterator[tuple[Path, Path]]:
+    """Make a temporary file or folder, whose name begins as ``make`` is told, and remove it when the block ends.
+
+    The second name is where what ``path`` was may be kept until it is replaced.
+    """
+    # A digest, since one file name may begin with another.
+    prefix = f".tmp-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]}-"
+    replaced = path.with_name(f"{prefix}replaced")
+    with _naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if os.path.lexists(replaced) and not os.path.lexists(path):
+            replaced.rename(path)  # killed while the folder was replaced
+        with os.scandir(path.parent) as entries:
+            stale = [path.with_name(entry.name) for entry in entries if entry.name.startswith(prefix)]
+        for left in stale:
+            _remove(left)
+        _check_free(path, needed)
+        temporary = Path(make(prefix))
+    try:
+        yield temporary, replaced
+    except OSError as error:
+        _check_full(error, path, temporary)
+        raise
+    finally:
+        _remove(temporary)
+        _remove(replaced)
 
 
 @contextmanager
@@ -173,16 +180,6 @@ def _check_full(error: OSError, path: Path, temporary: Path) -> None:
 def _used(path: Path) -> int:
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file.is_file())
-
-
-def _prefix(path: Path) -> str:
-    """The beginning of temporary names for ``path``. A digest, since one file name may begin with another."""
-    return f".tmp-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]}-"
-
-
-def _named(folder: Path, prefix: str) -> list[Path]:
-    with os.scandir(folder) as entries:
-        return [folder / entry.name for entry in entries if entry.name.startswith(prefix)]
 
 
 def _sync(path: Path) -> None:

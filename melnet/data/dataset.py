@@ -4,19 +4,27 @@ Both hold a bounded number of slices in memory, whatever the size of the data se
 """
 
 import itertools
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TypeAlias
+from typing import Annotated, NamedTuple, Self, TypeAlias
 
 import numpy as np
+from pydantic import PlainSerializer, PlainValidator, TypeAdapter
 
 from melnet.data.shards import Shards
 
 # Slices that the windows of an epoch are drawn from: 42,000 of 50 x 32, which is twelve hours of audio.
 MAX_HELD_BYTES = 2**28
 FLOOR_TOLERANCE = 1e-4  # rounding of float32, in normalised units
+
+
+def _bands(values: list[float]) -> np.ndarray:
+    return np.array(values, np.float32)
+
+
+# A list in JSON. It has digits that a float32 has not, but gives the same float32 when read back.
+Bands: TypeAlias = Annotated[np.ndarray, PlainValidator(_bands), PlainSerializer(np.ndarray.tolist)]
 
 
 @dataclass(frozen=True)
@@ -28,10 +36,10 @@ class Normalisation:
     [[0.0, 2.0]]
     """
 
-    mean: np.ndarray
-    std: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
+    mean: Bands
+    std: Bands
+    low: Bands
+    high: Bands
 
     @classmethod
     def identity(cls, bands: int) -> Self:
@@ -41,15 +49,7 @@ class Normalisation:
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read ``normalisation.json``, which lies beside the shards."""
-        return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
-
-    @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> Self:
-        return cls(*(np.array(content[field.name], np.float32) for field in fields(cls)))
-
-    def to_dict(self) -> dict[str, list[float]]:
-        # float() of a float32 prints digits it does not have, but gives the same float32 when read back.
-        return {field.name: getattr(self, field.name).tolist() for field in fields(self)}
+        return TypeAdapter(cls).validate_json(path.read_bytes())
 
     def normalise(self, log_mel: np.ndarray) -> np.ndarray:
         """Zero mean and unit deviation per band; (..., bands) float32."""

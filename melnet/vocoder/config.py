@@ -1,10 +1,9 @@
 """The shape of a vocoder."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
-from pydantic import PlainValidator
 
 from melnet.audio.mel import MelSpec
 from melnet.audio.pitch import HIGHEST, LOWEST
@@ -28,7 +27,7 @@ class VocoderConfig:
     """
 
     mel: MelSpec
-    normalisation: Annotated[Normalisation, PlainValidator(Normalisation.from_dict)]
+    normalisation: Normalisation
     singers: list[str]
     """names in the order of the singer ids; empty if the vocoder is not conditioned on singers"""
     hidden: int

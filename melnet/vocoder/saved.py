@@ -1,6 +1,6 @@
 """A trained vocoder on disk: ``vocoder.json`` and ``vocoder.weights.h5``."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -59,10 +59,8 @@ def save_vocoder(folder: Path, vocoder: Vocoder, preferred: Inversion) -> None:
     networks.pitch.set_weights(vocoder.pitch.get_weights())
     networks.envelopes.set_weights(vocoder.envelopes.get_weights())
     digest = save_weights(folder / "vocoder.weights.h5", networks)
-    config = asdict(vocoder.config) | {"normalisation": vocoder.config.normalisation.to_dict()}
-    write_json(
-        settings_path(folder), {"format": FORMAT, "config": config, "preferred": preferred, "weights_sha256": digest}
-    )
+    saved = _SAVED.dump_python(SavedVocoder(vocoder.config, preferred))
+    write_json(settings_path(folder), {"format": FORMAT, **saved, "weights_sha256": digest})
 
 
 def load_vocoder(folder: Path, mel: MelSpec, singers: list[str]) -> tuple[Vocoder, Inversion]:

@@ -26,9 +26,7 @@ class Job:
     folder: Path  # of all results
     output: str  # path of this result below the folder
     singer: str | None
-    sample_rate: int  # Hz of the result
-    min_seconds: float  # shorter recordings are rejected
-    max_pause_seconds: float | None  # longer pauses are cut to this length
+    settings: Downsample
 
 
 def find(corpus: str) -> list[Found]:
@@ -40,17 +38,8 @@ def find(corpus: str) -> list[Found]:
 def jobs(found: list[Found], corpus: str, folder: Path, settings: Downsample) -> Iterator[Job]:
     """Yield a job for each file found in the corpus, to be converted into ``folder``."""
     for item, output in zip(found, output_names([item.path for item in found]), strict=True):
-        yield Job(
-            source_of(item, corpus),
-            as_unicode(item.path),
-            item.problem,
-            folder.absolute(),
-            output,
-            singer(item.path),
-            settings.sample_rate,
-            settings.min_seconds,
-            settings.max_pause_seconds,
-        )
+        source, name = source_of(item, corpus), as_unicode(item.path)
+        yield Job(source, name, item.problem, folder.absolute(), output, singer(item.path), settings)
 
 
 def source_of(item: Found, corpus: str) -> Path | str:
@@ -78,21 +67,21 @@ def convert_file(job: Job) -> Row:
 
 
 def _convert(job: Job, path: Path) -> Row:
-    source = inspect(path)
+    settings, source = job.settings, inspect(path)
     if source.sample_rate < MIN_SOURCE_RATE:
         least = f"the least is {MIN_SOURCE_RATE} Hz"
         raise UnusableAudio(f"a sample rate of {source.sample_rate} Hz, which holds no sound; {least}")
-    if source.seconds < job.min_seconds:
-        raise UnusableAudio(f"shorter than downsample.min_seconds {job.min_seconds}: {source.seconds:.3f} s")
+    if source.seconds < settings.min_seconds:
+        raise UnusableAudio(f"shorter than downsample.min_seconds {settings.min_seconds}: {source.seconds:.3f} s")
     # The folder itself is never made: if it is gone, the stage has ended and nobody will use the result.
     for parent in reversed(PurePosixPath(job.output).parents[:-1]):
         (job.folder / parent).mkdir(exist_ok=True)
     target = job.folder / job.output
-    converted = convert(source, target, job.sample_rate, job.max_pause_seconds)
-    seconds, levels = converted.samples / job.sample_rate, converted.levels
-    if converted.cuts and seconds < job.min_seconds:
+    converted = convert(source, target, settings.sample_rate, settings.max_pause_seconds)
+    seconds, levels = converted.samples / settings.sample_rate, converted.levels
+    if converted.cuts and seconds < settings.min_seconds:
         target.unlink()
-        least = f"downsample.min_seconds {job.min_seconds}"
+        least = f"downsample.min_seconds {settings.min_seconds}"
         raise UnusableAudio(f"shorter than {least} without its pauses: {seconds:.3f} s")
     return {
         "output": job.output,
@@ -100,9 +89,9 @@ def _convert(job: Job, path: Path) -> Row:
         "channels": source.channels,
         "seconds_in": source.seconds,
         "seconds_out": seconds,
-        "seconds_removed": (levels.samples - converted.samples) / job.sample_rate,
+        "seconds_removed": (levels.samples - converted.samples) / settings.sample_rate,
         "pauses": [
-            {"start": cut.start / job.sample_rate, "seconds": (cut.stop - cut.start) / job.sample_rate}
+            {"start": cut.start / settings.sample_rate, "seconds": (cut.stop - cut.start) / settings.sample_rate}
             for cut in converted.cuts
         ],
         "peak": levels.peak,

@@ -33,23 +33,18 @@ def walk(root: Path) -> Iterator[Found]:
     :class:`OSError` is raised.
     """
     inside = root.resolve()
-    pending = [Path()]
-    while pending:
-        folder = pending.pop()
-        try:
-            entries = list(os.scandir(root / folder))
-        except OSError as error:
-            if folder == Path():
-                raise
-            yield Found(folder, f"folder cannot be read: {error.strerror}")
-            continue
-        for entry in entries:
-            path = folder / entry.name
-            if entry.is_dir(follow_symlinks=False):
-                if not hidden(path):
-                    pending.append(path)
-            else:
-                yield Found(path, _problem(root / path, inside))
+    unreadable: list[OSError] = []
+    for name, folders, files in os.walk(root, onerror=unreadable.append):
+        folder = Path(name)
+        below = folder.relative_to(root)
+        for child in [*files, *(child for child in folders if (folder / child).is_symlink())]:
+            yield Found(below / child, _problem(folder / child, inside))
+        folders[:] = [child for child in folders if not hidden(Path(child))]
+    for error in unreadable:
+        folder = Path(error.filename)
+        if folder == root:
+            raise error
+        yield Found(folder.relative_to(root), f"folder cannot be read: {error.strerror}")
 
 
 def _problem(path: Path, inside: Path) -> str | None:

@@ -151,11 +151,10 @@ def decibels(amplitude: float) -> float:
 
 def histogram(levels: list[float]) -> list[Bar]:
     """Bars of LEVEL_STEP dB from the lowest level to the highest, empty ones between them included."""
-    bins = [math.floor(level / LEVEL_STEP) for level in levels]
-    found = Counter(bins)
-    counts = {i: found[i] for i in range(min(bins), max(bins) + 1)}
-    highest = max(counts.values())
-    return [Bar(f"{i * LEVEL_STEP} to {(i + 1) * LEVEL_STEP}", count, count / highest) for i, count in counts.items()]
+    found = Counter(math.floor(level / LEVEL_STEP) for level in levels)
+    highest = max(found.values())
+    bins = range(min(found), max(found) + 1)
+    return [Bar(f"{i * LEVEL_STEP} to {(i + 1) * LEVEL_STEP}", found[i], found[i] / highest) for i in bins]
 
 
 def _split(shards: dict[str, Shards]) -> list[dict[str, Any]]:

@@ -14,10 +14,11 @@ from stages.command import StageError
 from stages.corpus.conversion import Job, convert_file
 from stages.corpus.manifest import MANIFEST, SCHEMA
 from stages.downsample import downsample
-from stages.parameters import load_params
+from stages.parameters import Downsample, load_params
 from tests.params_file import edit_params
 
 OUTPUT = Path("data/24k")
+SETTINGS = Downsample(sample_rate=24000, min_seconds=0.5, max_pause_seconds=None, max_rejected=0)
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -284,5 +285,5 @@ def test_a_file_that_must_not_be_read(corpus, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", deny)
-    row = convert_file(Job(corpus / "a.wav", "a.wav", None, Path("out"), "a.flac", None, 24000, 0.5, None))
+    row = convert_file(Job(corpus / "a.wav", "a.wav", None, Path("out"), "a.flac", None, SETTINGS))
     assert (row["status"], row["reason"]) == ("rejected", "cannot be read: Permission denied")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 
 from melnet.data.dataset import Normalisation
 from melnet.data.shards import Shards, ShardWriter
@@ -51,7 +52,7 @@ def test_gain_and_equalisation_of_the_recordings_make_no_difference(based, capsy
     equalised = [
         slope * values + offset * moves for values, moves in zip(vars(known).values(), (1, 0, 1, 1), strict=True)
     ]
-    path.write_text(json.dumps(Normalisation(*equalised).to_dict()))
+    path.write_bytes(TypeAdapter(Normalisation).dump_json(Normalisation(*equalised)))
     model(based)
     train(based)
     assert "starting from the weights of base\n" in capsys.readouterr().out

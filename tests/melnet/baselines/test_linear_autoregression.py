@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 from sklearn.linear_model import Ridge
 
 from melnet.baselines import linear_autoregression
@@ -18,6 +19,8 @@ NOISES = {
     "one": (lambda rng, size: rng.normal(scale=0.3, size=size), GAUSSIAN + np.log(0.3)),
     "two": (lambda rng, size: rng.choice([-0.5, 0.5], size) + 0.1 * rng.normal(size=size), GAUSSIAN + np.log(0.1 * 2)),
 }
+
+JSON = TypeAdapter(LinearAutoregression)
 
 
 def fit(x, max_frames=100_000):
@@ -102,11 +105,11 @@ def test_the_shortest_data_are_fitted(shape, rng):
 
 def test_a_fit_draws_no_more_frames_than_allowed_and_always_the_same(moving):
     few = fit(moving, max_frames=100)
-    assert few.to_dict() == fit(moving, max_frames=100).to_dict()
-    assert few.to_dict() != fit(moving).to_dict()
+    assert JSON.dump_json(few) == JSON.dump_json(fit(moving, max_frames=100))
+    assert JSON.dump_json(few) != JSON.dump_json(fit(moving))
 
 
 def test_it_survives_json(moving):
     fitted = fit(moving)
-    again = LinearAutoregression.from_dict(json.loads(json.dumps(fitted.to_dict(), allow_nan=False)))
+    again = JSON.validate_json(json.dumps(JSON.dump_python(fitted), allow_nan=False))
     np.testing.assert_array_equal(again.nll(moving), fitted.nll(moving))

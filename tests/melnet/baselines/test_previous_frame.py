@@ -2,11 +2,14 @@ import json
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 from scipy import stats
 
 from melnet.baselines.previous_frame import RIDGE, PreviousFrame
 
 MIN_SIGMA = 0.02
+
+JSON = TypeAdapter(PreviousFrame)
 
 
 def fit_regression(x, max_frames=10_000):
@@ -69,11 +72,11 @@ def test_regression_of_single_frames_is_the_band_alone(rng):
 
 def test_a_fit_draws_no_more_frames_than_allowed_and_always_the_same(moving):
     few = fit_regression(moving, max_frames=100)
-    assert few.to_dict() == fit_regression(moving, max_frames=100).to_dict()
-    assert few.to_dict() != fit_regression(moving).to_dict()
+    assert JSON.dump_json(few) == JSON.dump_json(fit_regression(moving, max_frames=100))
+    assert JSON.dump_json(few) != JSON.dump_json(fit_regression(moving))
 
 
 def test_it_survives_json(moving):
     fitted = fit_regression(moving)
-    again = PreviousFrame.from_dict(json.loads(json.dumps(fitted.to_dict(), allow_nan=False)))
+    again = JSON.validate_json(json.dumps(JSON.dump_python(fitted), allow_nan=False))
     np.testing.assert_array_equal(again.nll(moving), fitted.nll(moving))

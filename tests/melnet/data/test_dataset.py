@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from melnet.data.dataset import (
     Normalisation,
@@ -189,11 +190,13 @@ def test_processes_share_every_batch_and_leave_nothing_out():
 
 def test_normalisation_and_its_inverse(rng):
     log_mel = rng.normal(-5, 3, size=(4, FRAMES, BANDS)).astype("float32")
-    normalisation = Normalisation.from_dict({"mean": [-5.0, 1.0], "std": [3.0, 0.5], "low": [-20, -1], "high": [9, 3]})
+    json = TypeAdapter(Normalisation)
+    content = {"mean": [-5.0, 1.0], "std": [3.0, 0.5], "low": [-20.0, -1.0], "high": [9.0, 3.0]}
+    normalisation = json.validate_python(content)
     x = normalisation.normalise(log_mel)
     np.testing.assert_allclose(x[..., 1], (log_mel[..., 1] - 1) / 0.5, rtol=1e-6)
     np.testing.assert_allclose(normalisation.denormalise(x), log_mel, atol=1e-5)
-    assert Normalisation.from_dict(normalisation.to_dict()).to_dict() == normalisation.to_dict()
+    assert json.dump_python(normalisation) == content
 
 
 def test_draw_takes_each_slice_at_most_once():

@@ -7,6 +7,7 @@ import soundfile
 from stages.command import StageError
 from stages.corpus.conversion import SKETCH, Job, convert_file
 from stages.corpus.duplicates import mark_duplicates
+from stages.parameters import Downsample
 
 RATE = 24000
 
@@ -24,8 +25,9 @@ def marked(tmp_path):
         sources = [tmp_path / f"{name}.wav" for name in signals]
         for source, signal in zip(sources, signals.values(), strict=True):
             soundfile.write(source, signal, RATE, "PCM_24")
+        settings = Downsample(sample_rate=RATE, min_seconds=0.5, max_pause_seconds=0.5, max_rejected=0)
         jobs = [
-            Job(source, source.name, None, tmp_path / "out", f"{source.stem} folder/a.flac", None, RATE, 0.5, 0.5)
+            Job(source, source.name, None, tmp_path / "out", f"{source.stem} folder/a.flac", None, settings)
             for source in sources
         ]
         rows = [convert_file(job) for job in jobs]

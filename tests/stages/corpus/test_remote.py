@@ -14,7 +14,7 @@ from stages.corpus.manifest import MANIFEST
 from stages.corpus.remote import walk_url
 from stages.downsample import downsample
 from tests.stages.conftest import write_params
-from tests.stages.test_downsample import OUTPUT, tone
+from tests.stages.test_downsample import OUTPUT, SETTINGS, tone
 
 
 class Store(AbstractFileSystem):
@@ -81,7 +81,7 @@ def test_names_that_no_folder_can_hold_are_not_used(store):
 
 def test_a_network_that_fails_leaves_no_recording_out(store, tmp_path):
     with pytest.raises(StageError, match=r"^store://bucket/a\.wav cannot be read: no route to host$"):
-        convert_file(Job(f"{store}/a.wav", "a.wav", None, tmp_path, "a.flac", None, 24000, 0.5, None))
+        convert_file(Job(f"{store}/a.wav", "a.wav", None, tmp_path, "a.flac", None, SETTINGS))
 
 
 @pytest.mark.parametrize(
