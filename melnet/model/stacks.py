@@ -44,7 +44,8 @@ def run_all(jobs: Sequence[Job]) -> list[Tensor]:
 
     On an accelerator they run together, so none may need what another gives.
     """
-    if kernel_choice.accelerated(type(jobs[0][0])):
+    cell: Any = type(jobs[0][0])  # mypy takes the class for an instance, which has no hash
+    if kernel_choice.accelerated(cell):
         return run_together(jobs)
     return [ops.reshape(rnn(_as_rows(x)), (*ops.shape(x)[:-1], rnn.hidden)) for rnn, x in jobs]
 

@@ -104,8 +104,9 @@ class Tier(backend.Model):
         self.bands, self.hidden, self.num_components, self.min_sigma = bands, hidden, num_components, min_sigma
         self.cell, self.singers, self.recompute = cell, singers, recompute
         self.precision: Precision = precision
-        kernel_choice.accelerated(CELLS[cell])  # decided here, since it cannot be while a function is traced
-        rnn, dense = partial(CELLS[cell], recompute=recompute, precision=precision), Dense
+        kind: Any = CELLS[cell]
+        kernel_choice.accelerated(kind)  # decided here, since it cannot be while a function is traced
+        rnn, dense = partial(kind, recompute=recompute, precision=precision), Dense
         self.time_input = dense(hidden, name="time_input")
         self.frequency_input = dense(hidden, name="frequency_input")
         self.time_delayed = [TimeDelayedLayer(hidden, rnn, name=f"time_delayed_{i}") for i in range(layers)]
