@@ -9,13 +9,14 @@ import keras
 from pydantic import TypeAdapter, ValidationError
 
 from melnet.data.atomic import atomic_write
+from melnet.errors import MelnetError
 
 FORMAT = 3
 STRICT: dict[str, Any] = {"extra": "forbid", "strict": True}
 T = TypeVar("T")
 
 
-class ModelError(ValueError):
+class ModelError(MelnetError):
     """A model cannot be read; the message names the file."""
 
 

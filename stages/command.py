@@ -10,6 +10,7 @@ from pathlib import Path
 
 from humanize import naturalsize
 
+from melnet.errors import MelnetError
 from stages.parameters import ParamsError, load_params
 from stages.paths import PARAMS
 
@@ -35,7 +36,7 @@ def main(
     options = vars(parser.parse_args())
     try:
         stage(load_params(PARAMS), **options)
-    except (ParamsError, StageError, OSError) as error:
+    except (ParamsError, StageError, MelnetError, OSError) as error:
         sys.exit(f"{name}: {error}")
     except Exception as error:
         # When the disk is full, TensorFlow's log writer raises an error of its own, which is no OSError.

@@ -13,12 +13,12 @@ the elements that one tier models.
 import time
 
 from melnet.data.atomic import write_json
-from melnet.data.dataset import UnknownSinger, steps_per_epoch
-from melnet.data.shards import ShardError, Shards
+from melnet.data.dataset import steps_per_epoch
+from melnet.data.shards import Shards
 from melnet.evaluation import evaluate as score
 from melnet.evaluation import fit_baselines
-from melnet.saved import ModelError, load
-from stages.command import StageError, main
+from melnet.saved import load
+from stages.command import main
 from stages.execution.gpus import keras_device
 from stages.parameters import Params
 from stages.paths import METRICS, MODELS, SHARDS
@@ -26,23 +26,20 @@ from stages.progress import progress
 
 
 def evaluate(params: Params) -> None:
-    """Write the metrics; raise :class:`StageError` if the model or the shards cannot be used."""
+    """Write the metrics; raise :class:`MelnetError` if the model or the shards cannot be used."""
     started, device = time.monotonic(), keras_device()
     settings = params.evaluate
-    try:
-        config, tiers = load(MODELS)
-        train, test = Shards(SHARDS / "train"), Shards(SHARDS / "test")
-        steps = steps_per_epoch(len(test), settings.batch_size)
-        print(
-            f"{len(test)} slices of the test split and as many of the train split, in {2 * steps} steps, under "
-            f"{', '.join(config.tiers)} and three baselines, on {device}; fitting and compiling take up to a minute",
-            flush=True,
-        )
-        baselines = fit_baselines(config, train, settings.baseline_frames)
-        with progress(total=2 * steps, label="evaluate", unit="steps") as bar:
-            metrics = score(config, tiers, baselines, train, test, settings.batch_size, bar.update)
-    except (ShardError, ModelError, UnknownSinger) as error:
-        raise StageError(str(error)) from error
+    config, tiers = load(MODELS)
+    train, test = Shards(SHARDS / "train"), Shards(SHARDS / "test")
+    steps = steps_per_epoch(len(test), settings.batch_size)
+    print(
+        f"{len(test)} slices of the test split and as many of the train split, in {2 * steps} steps, under "
+        f"{', '.join(config.tiers)} and three baselines, on {device}; fitting and compiling take up to a minute",
+        flush=True,
+    )
+    baselines = fit_baselines(config, train, settings.baseline_frames)
+    with progress(total=2 * steps, label="evaluate", unit="steps") as bar:
+        metrics = score(config, tiers, baselines, train, test, settings.batch_size, bar.update)
     write_json(METRICS / "evaluate.json", metrics)
     write_json(MODELS / "baselines.json", baselines.to_dict())
     figures = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name != "tiers")

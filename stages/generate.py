@@ -30,12 +30,11 @@ from melnet.baselines.saved import Baselines
 from melnet.comparison import NearestPair, compare
 from melnet.data.atomic import atomic_folder, write_json
 from melnet.data.dataset import UnknownSinger
-from melnet.data.pitch_tracks import PitchTracksError, read_pitch_tracks
+from melnet.data.pitch_tracks import read_pitch_tracks
 from melnet.data.samples import Samples
-from melnet.data.shards import ShardError, Shards
+from melnet.data.shards import Shards
 from melnet.generation import Generated, GenerationConfig
 from melnet.generation import generate as sample
-from melnet.model_files import ModelError
 from melnet.prime import Prime, read_prime
 from melnet.saved import ModelConfig
 from melnet.singing import Invert, Model, load
@@ -48,32 +47,29 @@ from stages.progress import progress
 
 
 def generate(params: Params) -> None:
-    """Write the samples and the metrics; raise :class:`StageError` if the model, shards or prime cannot be used."""
+    """Write the samples and the metrics; raise :class:`MelnetError` if the model, shards or prime cannot be used."""
     started = time.monotonic()
     keras_device()
     settings = params.generate
     named = {field.name for field in fields(GenerationConfig)}
     generation = GenerationConfig(**settings.model_dump(include=named))
-    try:
-        model = load(MODELS, vocoder=settings.inversion != GRIFFIN_LIM, warm_up=False, precision=settings.precision)
-        train, test = Shards(SHARDS / "train"), Shards(SHARDS / "test")
-        prime = _prime(settings, model.config)
-        singers = _singers(settings, model)
-        if settings.inversion != GRIFFIN_LIM and model.vocoder is None:
-            raise StageError(f"{settings_path(MODELS)}: no such file; the stage vocoder makes it")
-        _announce(settings, model.config)
-        by_griffin_lim = model.inverter(GRIFFIN_LIM, settings.seed, settings.griffin_lim_iterations)
-        by_vocoder = model.inversion(settings.inversion) == VOCODER
-        invert = model.inverter(VOCODER, settings.seed) if by_vocoder else by_griffin_lim
-        with progress(total=model.steps(generation.drawn, settings.frames), label="generate", unit="frames") as bar:
-            generated = sample(model, generation, invert, singers, prime, bar.update)
-        baselines = Baselines.from_dict(json.loads((MODELS / "baselines.json").read_text(encoding="utf-8")))
-        tracks = read_pitch_tracks(PITCH)
-        found = compare(model.config, generated, invert, baselines, train, test, tracks, settings.seed)
-        _write_samples(model.config, generated, prime, by_griffin_lim if by_vocoder else None, found.nearest)
-        write_json(METRICS / "generate.json", found.metrics)
-    except (ShardError, ModelError, PitchTracksError, UnknownSinger) as error:
-        raise StageError(str(error)) from error
+    model = load(MODELS, vocoder=settings.inversion != GRIFFIN_LIM, warm_up=False, precision=settings.precision)
+    train, test = Shards(SHARDS / "train"), Shards(SHARDS / "test")
+    prime = _prime(settings, model.config)
+    singers = _singers(settings, model)
+    if settings.inversion != GRIFFIN_LIM and model.vocoder is None:
+        raise StageError(f"{settings_path(MODELS)}: no such file; the stage vocoder makes it")
+    _announce(settings, model.config)
+    by_griffin_lim = model.inverter(GRIFFIN_LIM, settings.seed, settings.griffin_lim_iterations)
+    by_vocoder = model.inversion(settings.inversion) == VOCODER
+    invert = model.inverter(VOCODER, settings.seed) if by_vocoder else by_griffin_lim
+    with progress(total=model.steps(generation.drawn, settings.frames), label="generate", unit="frames") as bar:
+        generated = sample(model, generation, invert, singers, prime, bar.update)
+    baselines = Baselines.from_dict(json.loads((MODELS / "baselines.json").read_text(encoding="utf-8")))
+    tracks = read_pitch_tracks(PITCH)
+    found = compare(model.config, generated, invert, baselines, train, test, tracks, settings.seed)
+    _write_samples(model.config, generated, prime, by_griffin_lim if by_vocoder else None, found.nearest)
+    write_json(METRICS / "generate.json", found.metrics)
     seconds = generated.audio.size / model.sample_rate
     print(f"{SAMPLES}: {settings.count} samples, {seconds:.1f} s of audio; {time.monotonic() - started:.0f} s")
 

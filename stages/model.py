@@ -9,9 +9,9 @@ import re
 import time
 
 from melnet.data.dataset import Normalisation
-from melnet.data.shards import ShardError, Shards
+from melnet.data.shards import Shards
 from melnet.saved import ModelConfig, save_config
-from stages.command import StageError, main
+from stages.command import main
 from stages.corpus.singers import known_singers
 from stages.parameters import Params
 from stages.paths import METRICS, MODELS, PLOTS, SHARDS
@@ -20,12 +20,9 @@ TIER_FOLDERS = (MODELS, MODELS / "tiers", METRICS / "train", METRICS / "history"
 
 
 def model(params: Params) -> None:
-    """Write ``melnet.json``; raise :class:`StageError` for unusable shards and recordings without a singer."""
+    """Write ``melnet.json``; raise :class:`MelnetError` for unusable shards and recordings without a singer."""
     started = time.monotonic()
-    try:
-        spec = Shards(SHARDS / "train").spec
-    except ShardError as error:
-        raise StageError(str(error)) from error
+    spec = Shards(SHARDS / "train").spec
     settings = params.model
     singers = known_singers(settings)
     config = ModelConfig(

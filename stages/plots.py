@@ -13,8 +13,8 @@ import pandas as pd
 from melnet.audio.files import read_mono
 from melnet.data.dataset import passages
 from melnet.data.samples import Samples
-from melnet.data.shards import ShardError, Shards
-from stages.command import StageError, main
+from melnet.data.shards import Shards
+from stages.command import main
 from stages.figures import curves, loss_unit, save, spectrogram_strip, waveforms
 from stages.parameters import Params
 from stages.paths import METRICS, PLOTS, SAMPLES, SHARDS, SPECTROGRAMS
@@ -23,16 +23,13 @@ SHOWN = 4  # spectrograms of a row, and signals, in the pictures
 
 
 def plots(params: Params) -> None:
-    """Write the pictures; raise :class:`StageError` if samples or shards are missing or damaged."""
+    """Write the pictures; raise :class:`MelnetError` if samples or shards are missing or damaged."""
     started = time.monotonic()
     for path in sorted((METRICS / "history").glob("*.csv")):
         history = pd.read_csv(path)
         columns = {str(column): history[column].tolist() for column in history}
         save(curves(columns, loss_unit(path.stem)), PLOTS / "training" / f"{path.stem}.png")
-    try:
-        samples, test = Samples.read(SPECTROGRAMS), Shards(SHARDS / "test")
-    except (ValueError, ShardError) as error:
-        raise StageError(str(error)) from error
+    samples, test = Samples.read(SPECTROGRAMS), Shards(SHARDS / "test")
     log_mels, names, mel = samples.log_mels[:SHOWN], samples.names[:SHOWN], samples.mel
     recorded = np.stack([passage.log_mel for passage in passages(test, SHOWN, log_mels.shape[1])])
     rows = [("generated", log_mels), ("recorded (test split)", recorded)]

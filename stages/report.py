@@ -24,9 +24,9 @@ from ruamel.yaml import YAML
 from melnet.audio.pitch import FRAME_SECONDS, HIGHEST, LOWEST
 from melnet.data.atomic import atomic_folder, atomic_write
 from melnet.data.dataset import Passage
-from melnet.data.shards import ShardError, Shards
+from melnet.data.shards import Shards
 from melnet.data.split import SPLITS
-from stages.command import StageError, main
+from stages.command import main
 from stages.figures import VOCODER_LOSSES, loss_unit
 from stages.parameters import Generate, Params
 from stages.paths import CLEAN, METRICS, MODELS, REPORT, SAMPLES, SHARDS
@@ -41,18 +41,15 @@ ASSETS = ("page.css", "page.js", "uPlot.iife.min.js", "uPlot.min.css", "uPlot.LI
 
 
 def report(params: Params) -> None:
-    """Write page and card; raise :class:`StageError` if what they show, or the vocoder, is missing or damaged."""
+    """Write page and card; raise :class:`MelnetError` if what they show, or the vocoder, is missing or damaged."""
     started = time.monotonic()
     print(
         f"page for {params.generate.count} samples and {params.report.recordings} recordings with copy synthesis",
         flush=True,
     )
-    try:
-        shards = {split: Shards(SHARDS / split) for split in SPLITS}
-        pieces = gallery.pieces(params.generate, params.report.recordings, shards["test"], _vocoder(params.generate))
-        content = _content(params, shards)
-    except ShardError as error:
-        raise StageError(str(error)) from error
+    shards = {split: Shards(SHARDS / split) for split in SPLITS}
+    pieces = gallery.pieces(params.generate, params.report.recordings, shards["test"], _vocoder(params.generate))
+    content = _content(params, shards)
     mel = shards["test"].spec.mel
     with atomic_folder(REPORT) as folder:
         tracks, limits = gallery.write(folder, pieces, mel.sample_rate)
@@ -86,15 +83,11 @@ def _vocoder(settings: Generate) -> gallery.Invert | None:
         return None
     # These load TensorFlow, which nothing else here needs.
     from melnet.data.dataset import ids_of
-    from melnet.model_files import ModelError
     from melnet.saved import load_config
     from melnet.vocoder.saved import load_vocoder
 
-    try:
-        config = load_config(MODELS)
-        vocoder, _ = load_vocoder(MODELS, config.mel, config.singers)
-    except ModelError as error:
-        raise StageError(str(error)) from error
+    config = load_config(MODELS)
+    vocoder, _ = load_vocoder(MODELS, config.mel, config.singers)
 
     def invert(passages: list[Passage]) -> np.ndarray:
         singers = ids_of([passage.singer for passage in passages], config.singers)

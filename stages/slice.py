@@ -88,7 +88,7 @@ def _check_rate(file: Path, sample_rate: int) -> None:
     try:
         found = stored_rate(file)
     except UnusableAudio as error:
-        raise StageError(f"{file}: {error}; run the stage downsample again") from error
+        raise StageError(f"{error}; run the stage downsample again") from error
     if found != sample_rate:
         raise StageError(
             f"{file} has {found} Hz, but downsample.sample_rate is {sample_rate}; run the stage downsample again"

@@ -51,13 +51,21 @@ def opened(path: Path) -> Iterator[tuple[BinaryIO, soundfile.SoundFile]]:
         raise UnusableAudio(f"cannot be read: {error.strerror}") from error
 
 
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except UnusableAudio as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
 def stored_rate(path: Path) -> int:
     """Return the sample rate in Hz that a file's header gives; nothing else is checked.
 
     Raises
     ------
     UnusableAudio
-        The file cannot be opened as audio.
+        The file cannot be opened as audio; the message names it.
 
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile() as file:
@@ -65,7 +73,7 @@ def stored_rate(path: Path) -> int:
     ...     stored_rate(Path(file.name))
     8000
     """
-    with opened(path) as (_, sound):
+    with _naming(path), opened(path) as (_, sound):
         return int(sound.samplerate)
 
 
@@ -91,7 +99,7 @@ def read_mono(path: Path, start: int = 0, frames: int = -1) -> np.ndarray:
     Raises
     ------
     UnusableAudio
-        The file cannot be decoded.
+        The file cannot be decoded; the message names it.
 
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile() as file:
@@ -99,7 +107,7 @@ def read_mono(path: Path, start: int = 0, frames: int = -1) -> np.ndarray:
     ...     read_mono(Path(file.name), start=70, frames=20).shape
     (10,)
     """
-    with opened(path) as (_, sound):
+    with _naming(path), opened(path) as (_, sound):
         sound.seek(min(start, sound.frames))
         return mean_of_channels(sound.read(frames, dtype="float32", always_2d=True), "float32")
 

@@ -20,6 +20,8 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
+from melnet.errors import MelnetError
+
 BLOCK = 2**16  # frames decoded at a time
 UNKNOWN = "its header gives no length, as of a recording never finished; whether it is whole cannot be told"
 # libsndfile refuses truncated files of these formats, or logs that they are shorter than their header says. What it
@@ -28,7 +30,7 @@ LOGGED = {"AU", "HTK", "MAT4", "SVX", "VOC", "WVE"}
 COMPLAINT = re.compile(r"^(?!FORM).*(?:\(should be|length .*should be|truncated|short read).*", re.I | re.M)
 
 
-class UnusableAudio(ValueError):
+class UnusableAudio(MelnetError):
     """A file or signal that cannot be used; the message is the reason, without the file's name."""
 
 

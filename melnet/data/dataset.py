@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import PlainSerializer, PlainValidator, TypeAdapter
 
 from melnet.data.shards import Shards
+from melnet.errors import MelnetError
 
 # Slices that the windows of an epoch are drawn from: 42,000 of 50 x 32, which is twelve hours of audio.
 MAX_HELD_BYTES = 2**28
@@ -104,11 +105,11 @@ class ProcessShard:
         return Batch(*(column[self.index * size : (self.index + 1) * size] for column in batch))
 
 
-class UnknownSinger(ValueError):
+class UnknownSinger(MelnetError):
     """The singer of a slice is not among the singers that the model knows."""
 
 
-class WindowTooLong(ValueError):
+class WindowTooLong(MelnetError):
     """No stretch of a recording is as long as a training window."""
 
 

@@ -10,16 +10,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from melnet.audio.files import read_mono
-from melnet.audio.integrity import UnusableAudio
 from melnet.audio.pitch import track_pitch
 from melnet.data.atomic import atomic_write
+from melnet.errors import MelnetError
 
 FILE = "pitch.parquet"
 METADATA = {b"melnet": b'{"format": 1}'}
 SCHEMA = pa.schema([("recording", pa.string()), ("pitch", pa.list_(pa.float32()))], METADATA)
 
 
-class PitchTracksError(ValueError):
+class PitchTracksError(MelnetError):
     """Pitch tracks cannot be read; the message names the file."""
 
 
@@ -77,7 +77,4 @@ class PitchTask(NamedTuple):
 
 def track_file(task: PitchTask) -> np.ndarray:
     """Pitch track (frames,) of a mono file; raises UnusableAudio, which names the file, if it cannot be read."""
-    try:
-        return track_pitch(partial(read_mono, task.file), task.samples, task.sample_rate)
-    except UnusableAudio as error:
-        raise UnusableAudio(f"{task.file}: {error}") from error
+    return track_pitch(partial(read_mono, task.file), task.samples, task.sample_rate)

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from melnet.audio.mel import MelSpec
 from melnet.data.atomic import atomic_write
+from melnet.errors import MelnetError
 
 METADATA_KEY = b"melnet"
 
@@ -49,7 +50,7 @@ class Samples:
 
         Raises
         ------
-        ValueError
+        MelnetError
             It is missing, damaged or not a file of samples; the message names it.
         """
         try:
@@ -60,6 +61,6 @@ class Samples:
             log_mels = values.reshape(len(table), about["frames"], mel.n_mels)
             return cls(table["sample"].to_pylist(), table["singer"].to_pylist(), log_mels, mel)
         except FileNotFoundError as error:
-            raise ValueError(f"{path}: no such file; the stage generate makes it") from error
+            raise MelnetError(f"{path}: no such file; the stage generate makes it") from error
         except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path}: damaged or not a file of samples: {str(error).splitlines()[0]}") from error
+            raise MelnetError(f"{path}: damaged or not a file of samples: {str(error).splitlines()[0]}") from error

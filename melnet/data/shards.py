@@ -24,6 +24,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from melnet.audio.mel import MelSpec
 from melnet.data.atomic import atomic_write, write_json
+from melnet.errors import MelnetError
 
 METADATA_KEY = b"melnet"
 INDEX = "index.json"
@@ -32,7 +33,7 @@ GROUP_ROWS = 512
 GROUP_BYTES = 2**22
 
 
-class ShardError(ValueError):
+class ShardError(MelnetError):
     """A shard that cannot be used, or a slice that cannot be stored; the message names the file or the recording."""
 
 

@@ -157,12 +157,9 @@ def _log_mel(recording: Recording, first: int, last: int, mel: MelSpec) -> np.nd
     """Frames [first, last) of a recording; (frames, bands)."""
     start, stop = frame_span(first, last, mel)
     begin, end = max(start, 0), min(stop, recording.samples)
-    try:
-        samples = read_mono(recording.file, begin, end - begin)
-        if len(samples) < end - begin:
-            raise UnusableAudio(f"shorter than the {recording.samples} samples of the manifest")
-    except UnusableAudio as error:
-        raise UnusableAudio(f"{recording.file}: {error}") from error
+    samples = read_mono(recording.file, begin, end - begin)
+    if len(samples) < end - begin:
+        raise UnusableAudio(f"{recording.file}: shorter than the {recording.samples} samples of the manifest")
     return log_mel_frames(np.pad(samples, (begin - start, stop - end)), mel)
 
 

@@ -15,7 +15,6 @@ from melnet.audio.spectrogram import log_mel
 from melnet.data.dataset import Passage, passages
 from melnet.data.samples import Samples
 from melnet.data.shards import Shards
-from stages.command import StageError
 from stages.corpus.manifest import read_manifest
 from stages.parameters import Generate
 from stages.paths import CLEAN, SAMPLES, SPECTROGRAMS
@@ -67,7 +66,7 @@ def pieces(settings: Generate, recordings: int, test: Shards, vocoder: Invert | 
 
     Raises
     ------
-    StageError
+    MelnetError
         The samples or recordings are missing.
     """
     found = passages(test, recordings, settings.frames)
@@ -94,10 +93,7 @@ def write(folder: Path, pieces: list[Piece], sample_rate: int) -> tuple[list[Tra
 
 
 def _samples() -> Iterator[Piece]:
-    try:
-        samples = Samples.read(SPECTROGRAMS)
-    except ValueError as error:
-        raise StageError(str(error)) from error
+    samples = Samples.read(SPECTROGRAMS)
     mel = samples.mel
     folders = {VOCODER: SAMPLES, GRIFFIN_LIM: GRIFFIN_LIM_SAMPLES} if by_vocoder() else {GRIFFIN_LIM: SAMPLES}
     for name, singer, sampled in zip(samples.names, samples.singers, samples.log_mels, strict=True):

@@ -9,7 +9,7 @@ import pytest
 
 from melnet.data.dataset import Normalisation
 from melnet.data.shards import Shards, ShardWriter
-from stages.command import StageError
+from melnet.errors import MelnetError
 from stages.evaluate import evaluate
 from stages.paths import MODELS, SHARDS
 
@@ -53,5 +53,5 @@ def test_nll_train_is_that_of_the_train_split(workspace):
 
 def test_a_missing_model_stops_it(workspace):
     (MODELS / "melnet.json").unlink()
-    with pytest.raises(StageError, match=r"models/melnet\.json"):
+    with pytest.raises(MelnetError, match=r"models/melnet\.json"):
         evaluate(workspace)

@@ -12,6 +12,7 @@ from melnet.audio.files import write_wav
 from melnet.audio.griffin_lim import mel_to_audio
 from melnet.audio.spectrogram import log_mel
 from melnet.data.samples import Samples
+from melnet.errors import MelnetError
 from stages.command import StageError
 from stages.evaluate import evaluate
 from stages.generate import generate
@@ -118,7 +119,7 @@ def test_the_vocoder_or_griffin_lim_makes_the_audio(generated, write_vocoder):
 def test_a_missing_or_foreign_vocoder_is_named_and_griffin_lim_needs_none(generated, write_vocoder):
     before = (SAMPLES / "sample-00.wav").read_bytes()
     write_vocoder(MODELS, generated, singers=["Anna"])
-    with pytest.raises(StageError, match=r"vocoder\.json: for the singers Anna, but the model has none"):
+    with pytest.raises(MelnetError, match=r"vocoder\.json: for the singers Anna, but the model has none"):
         generate(generated)
     (MODELS / "vocoder.json").unlink()
     with pytest.raises(StageError, match=r"models/vocoder\.json: no such file"):
@@ -130,7 +131,7 @@ def test_a_missing_or_foreign_vocoder_is_named_and_griffin_lim_needs_none(genera
 
 def test_missing_pitch_tracks_are_named(generated):
     (PITCH / "pitch.parquet").unlink()
-    with pytest.raises(StageError, match=r"data/pitch/pitch\.parquet: no such file; the stage pitch makes it"):
+    with pytest.raises(MelnetError, match=r"data/pitch/pitch\.parquet: no such file; the stage pitch makes it"):
         generate(generated)
 
 
@@ -138,7 +139,7 @@ def test_a_damaged_model_leaves_the_samples_as_they_were(generated):
     before = (SAMPLES / "sample-00.wav").read_bytes()
     path = MODELS / "tier-1.weights.h5"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(StageError, match=r"tier-1\.weights\.h5"):
+    with pytest.raises(MelnetError, match=r"tier-1\.weights\.h5"):
         generate(generated)
     assert (SAMPLES / "sample-00.wav").read_bytes() == before
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.command import StageError
+from melnet.errors import MelnetError
 from stages.parameters import load_params
 from stages.paths import PARAMS, PLOTS, SPECTROGRAMS
 from stages.plots import plots
@@ -38,8 +38,8 @@ def test_pictures_are_made_and_equal_runs_have_equal_ones(run):
 
 def test_missing_and_damaged_samples_are_named(run):
     SPECTROGRAMS.write_bytes(SPECTROGRAMS.read_bytes()[:-50])
-    with pytest.raises(StageError, match=r"samples/spectrograms\.parquet: damaged or not a file of samples"):
+    with pytest.raises(MelnetError, match=r"samples/spectrograms\.parquet: damaged or not a file of samples"):
         plots(run)
     Path(SPECTROGRAMS).unlink()
-    with pytest.raises(StageError, match=r"samples/spectrograms\.parquet: no such file; the stage generate"):
+    with pytest.raises(MelnetError, match=r"samples/spectrograms\.parquet: no such file; the stage generate"):
         plots(run)

@@ -21,9 +21,9 @@ from ruamel.yaml import YAML
 
 from melnet.data.dataset import passages
 from melnet.data.shards import Shards
+from melnet.errors import MelnetError
 from melnet.saved import load_config, save_config
 from melnet.vocoder.saved import load_vocoder
-from stages.command import StageError
 from stages.corpus.manifest import read_manifest, write_manifest
 from stages.parameters import load_params
 from stages.paths import CLEAN
@@ -207,7 +207,7 @@ def test_a_vocoder_that_cannot_be_used_is_named(run, fault, inversion):
     run = run.model_copy(update={"generate": run.generate.model_copy(update={"inversion": inversion})})
     # Griffin-Lim needs none, but one that is there has to be whole.
     wanted = (fault, inversion) != ("missing", "griffin-lim")
-    with pytest.raises(StageError, match=r"^models/vocoder\.") if wanted else nullcontext():
+    with pytest.raises(MelnetError, match=r"^models/vocoder\.") if wanted else nullcontext():
         report(run)
     assert Path("report").exists() != wanted
 
@@ -464,6 +464,6 @@ def test_the_limits_are_those_of_the_inversion(run):
 
 def test_missing_samples_are_named(run):
     Path("samples/spectrograms.parquet").unlink()
-    with pytest.raises(StageError, match=r"samples/spectrograms\.parquet"):
+    with pytest.raises(MelnetError, match=r"samples/spectrograms\.parquet"):
         report(run)
     assert not Path("report").exists()

@@ -23,8 +23,9 @@ def test_the_sample_rate_of_a_file(tmp_path):
         soundfile.write(path, np.zeros(100), 44101, format=container)
         assert stored_rate(path) == 44101
     path.write_text("Dear diary,")
-    with pytest.raises(NotAudio):
-        stored_rate(path)
+    for read in (stored_rate, read_mono):
+        with pytest.raises(NotAudio, match=f"^{path}: not audio"):
+            read(path)
 
 
 def test_read_mono_reads_any_part(tmp_path):
