@@ -36,6 +36,7 @@ CLUSTER = (
 )
 TOGETHER = "tests/stages/execution/test_together.py::test_two_processes_have_the_losses_of_one_whatever_is_killed"
 TRAINED = f"{HOST}::test_train_leaves_model_and_metrics_and_shows_its_epochs"
+SERVED = "tests/melnet/live/test_server.py::test_it_serves_with_nothing_but_a_model"
 OVERRIDDEN = f"{HOST}::test_a_cancelled_training_leaves_no_process_and_resumes"
 # Too long, or with addresses of their own: the test that does the same, or what CI executes.
 ELSEWHERE = {
@@ -43,6 +44,8 @@ ELSEWHERE = {
     "make test": ".ci/run",
     "make demo": f"{GRAPH}::test_it_ends_in_audio_pictures_and_metrics",
     "make install": ".ci/run",
+    "make live": SERVED,
+    "python -m melnet live": SERVED,
     "make host": f"{HOST}::test_host_can_be_brought_up_again_and_keeps_its_schedule",
     "make host-stop": f"{HOST}::host",
     "prefect deployment run melnet/train --watch": TRAINED,

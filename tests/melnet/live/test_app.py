@@ -180,7 +180,7 @@ def test_who_says_nothing_makes_room(connection, listening, monkeypatch):
     monkeypatch.setattr(app_module, "SILENT_SECONDS", 0.1)
     for silent in (connection(), listening()):
         with silent as socket:
-            [text] = [message for message in socket if isinstance(message, str)]
+            text = next(message for message in socket if isinstance(message, str))
             assert "has not been heard of" in json.loads(text)["error"]
 
 
