@@ -30,6 +30,7 @@ from melnet.streaming import Stream
 CHUNK_SECONDS = 0.25
 MEASURED_CHUNKS = 12
 MOST_AHEAD_SECONDS = 20.0  # of the clock, whatever a listener says to have heard
+LEAVING_SECONDS = 1.0  # that a place may take to become free: a page begins another song while it leaves the last one
 SILENT_SECONDS = 30.0  # without a message, after which a listener's place is free again
 KEPT_PRIMES = 64
 
@@ -54,6 +55,7 @@ class Live:
         self.model, self.places = model, places
         self.listening = 0
         """listeners now"""
+        self._free = asyncio.Semaphore(places)
         self._threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)), "singing")
         self._primes: dict[str, Prime] = {}
         self._compiled: set[int] = set()  # lengths of primes, in frames
@@ -116,7 +118,10 @@ class Live:
     async def listen(self, websocket: WebSocket) -> None:
         """Sing to a listener until the connection ends."""
         await websocket.accept()
-        if self.listening >= self.places:
+        try:
+            async with asyncio.timeout(LEAVING_SECONDS):
+                await self._free.acquire()
+        except TimeoutError:
             await _refuse(
                 websocket,
                 f"All {self.places} places are taken: this machine sings to so many at a time. "
@@ -139,6 +144,7 @@ class Live:
             await _refuse(websocket, problem(group.exceptions[0]), 1008)
         finally:
             self.listening -= 1
+            self._free.release()
 
     async def _sing(self, websocket: WebSocket, start: Start, stream: Stream) -> None:
         wish: Wish = start
