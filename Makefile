@@ -58,7 +58,7 @@ test-host: $(INSTALLED)
 # Kernels and memory of a training step, compiled for GPUs that need not be there; minutes at first, then seconds until
 # the model or its libraries change.
 test-gpu-compile: $(INSTALLED) .gpu-compile/.installed
-	python -m pytest -m gpu_compile tests/gpu_compile
+	python -m pytest -m gpu_compile tests/gpu_compile/test_*.py
 
 # A Prefect server on loopback (unless PREFECT_API_URL names one), work pools, deployments, workers; see docs/scheduling.md.
 host: $(INSTALLED)

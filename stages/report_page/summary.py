@@ -76,6 +76,7 @@ METRICS = {
     "log_mel_error_generated": Metric("loss of the inversion on samples, in nats"),
     "epochs": Metric("epochs that were run"),
     "stopped_early": Metric("whether training ended early, by train.patience"),
+    "device": Metric("what the training was computed on"),
     "best_epoch": Metric("epoch with the lowest validation loss, which is kept"),
     "loss": Metric("train split in that epoch, nats per element", "lower"),
     "val_loss": Metric("validation split in that epoch, nats per element", "lower"),

@@ -16,5 +16,4 @@ SIZES = {
     "reference": Size(layers=4, hidden=64, batch=16, frames=50, bands=32),
     "large": Size(layers=8, hidden=512, batch=16, frames=64, bands=64),
     "large-recompute": Size(layers=8, hidden=512, batch=16, frames=64, bands=64, recompute=True),
-    "tiny": Size(layers=1, hidden=64, batch=16, frames=50, bands=32),
 }
