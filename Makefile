@@ -55,7 +55,7 @@ bench: $(INSTALLED)
 test-host: $(INSTALLED)
 	python -m pytest -m host tests/host
 
-# Kernels and memory of a training step, compiled for GPUs that need not be there; minutes at first, then seconds until
+# Kernels and memory of training and sampling, compiled for GPUs that need not be there; minutes at first, then seconds until
 # the model or its libraries change.
 test-gpu-compile: $(INSTALLED) .gpu-compile/.installed
 	python -m pytest -m gpu_compile tests/gpu_compile/test_*.py

@@ -1,4 +1,4 @@
-"""Kernels and memory of a training step, compiled for GPUs that are not there; ``make test-gpu-compile`` runs it.
+"""Kernels and memory of training and sampling, compiled for GPUs that are not there; ``make test-gpu-compile`` runs it.
 
 A figure changes only with the model's code or the libraries, so it is kept in .gpu-compile/ under a hash of both.
 """
@@ -22,9 +22,10 @@ from tests.gpu_compile.sizes import SIZES
 ROOT = Path(__file__).parents[2]
 KEPT = ROOT / ".gpu-compile"
 LIBRARIES = KEPT / "libraries"
-# What the compiled step and its figures depend on.
+# What the compiled programs and their figures depend on.
 SOURCES = [
     ROOT / "melnet/backend.py",
+    ROOT / "melnet/sampling.py",
     ROOT / "melnet/training/fit.py",
     *sorted((ROOT / "melnet/model").glob("*.py")),
     *(path for path in sorted(Path(__file__).parent.iterdir()) if path.is_file() and path != Path(__file__)),
@@ -37,16 +38,17 @@ GIB = 2**30
 
 
 class Budget(NamedTuple):
-    """Most kernels of a step, and most bytes of temporary memory."""
+    """Most kernels of a training step or of a sampled frame, and most bytes of temporary memory."""
 
     kernels: int
     temporary: float
 
 
 BUDGETS = {
-    ("h100", "reference"): Budget(3000, 1.6 * GIB),
-    ("a100", "reference"): Budget(3000, 1.6 * GIB),
-    ("h100", "large"): Budget(8000, 53 * GIB),
+    ("training_step", "h100", "reference"): Budget(3000, 1.6 * GIB),
+    ("training_step", "a100", "reference"): Budget(3000, 1.6 * GIB),
+    ("training_step", "h100", "large"): Budget(8000, 53 * GIB),
+    ("sampling_chunk", "h100", "reference"): Budget(850, 0.1 * GIB),
 }
 
 
@@ -57,21 +59,21 @@ def figures():
         return dict(zip(BUDGETS, pool.map(measured, *zip(*BUDGETS, strict=True)), strict=True))
 
 
-def measured(gpu, size):
+def measured(program, gpu, size):
     digest = hashlib.sha256(f"{SIZES[size]} {FLAGS} {sys.version}".encode())
     for path in SOURCES:
         digest.update(path.read_bytes())
-    kept = KEPT / f"results/{gpu}-{size}-{digest.hexdigest()[:16]}.json"
+    kept = KEPT / f"results/{program}-{gpu}-{size}-{digest.hexdigest()[:16]}.json"
     if not kept.exists():
-        content = compiled(gpu, size)
-        for old in kept.parent.glob(f"{gpu}-{size}-*.json"):
+        content = compiled(program, gpu, size)
+        for old in kept.parent.glob(f"{program}-{gpu}-{size}-*.json"):
             old.unlink()
         with atomic_write(kept) as temporary:
             temporary.write_text(content, encoding="utf-8")
     return json.loads(kept.read_text(encoding="utf-8"))
 
 
-def compiled(gpu, size):
+def compiled(program, gpu, size):
     """Output of a process of its own, as TensorFlow and XLA's flags of other tests have no place in it."""
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(LIBRARIES)]),
@@ -79,7 +81,7 @@ def compiled(gpu, size):
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"{FLAGS}{LIBRARIES / 'nvidia/cuda_nvcc'}",
     }
-    command = [sys.executable, "-m", "tests.gpu_compile.training_step", gpu, size]
+    command = [sys.executable, "-m", f"tests.gpu_compile.{program}", gpu, size]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
@@ -87,10 +89,12 @@ def compiled(gpu, size):
 
 @pytest.mark.gpu_compile
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize(("gpu", "size"), list(BUDGETS), ids=" ".join)
-def test_a_training_step_keeps_its_budget(gpu, size, figures):
-    budget, found = BUDGETS[gpu, size], figures[gpu, size]
-    print(f"{gpu} {size}: {found['kernels']} kernels, {found['temporary'] / GIB:.2f} GiB of temporary memory")
+@pytest.mark.parametrize("compilation", list(BUDGETS), ids=" ".join)
+def test_a_program_keeps_its_budget(compilation, figures):
+    budget, found = BUDGETS[compilation], figures[compilation]
+    print(
+        f"{' '.join(compilation)}: {found['kernels']} kernels, {found['temporary'] / GIB:.2f} GiB of temporary memory"
+    )
     assert found["kernels"] <= budget.kernels
     assert found["temporary"] <= budget.temporary
     assert not found["host_transfers"]
