@@ -40,8 +40,10 @@ demo: $(INSTALLED)
 live: $(INSTALLED)
 	python -m melnet live
 
+# In two parts, since a process keeps in memory all that XLA has compiled in it.
 test: $(INSTALLED)
-	python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	python -m pytest -n auto --dist loadfile --no-loadscope-reorder tests/melnet melnet
+	python -m pytest -n auto --dist loadfile --no-loadscope-reorder --ignore tests/melnet tests
 
 # Kills, full disks, floods, fuzzes, trainings together; half an hour, or with FAULTS=bounded some minutes.
 test-faults: $(INSTALLED)
