@@ -122,7 +122,7 @@ def test_a_missing_or_foreign_vocoder_is_named_and_griffin_lim_needs_none(genera
     with pytest.raises(MelnetError, match=r"vocoder\.json: for the singers Anna, but the model has none"):
         generate(generated)
     (MODELS / "vocoder.json").unlink()
-    with pytest.raises(StageError, match=r"models/vocoder\.json: no such file"):
+    with pytest.raises(MelnetError, match=r"models/vocoder\.json: no such file"):
         generate(generated)
     assert (SAMPLES / "sample-00.wav").read_bytes() == before
     generate(generating(generated, inversion="griffin-lim"))
