@@ -122,8 +122,10 @@ def test_it_begins_soon_and_has_no_gap(page, model):
     if (times := speed(model)) < SPEED:
         pytest.skip(f"the machine is busy: it sings {times:.1f} times as fast as real time")
     play(page)
-    assert value(page, "#first") <= FIRST_SECONDS
     time.sleep(HEARD_SECONDS)
+    if (times := speed(model)) < SPEED:
+        pytest.skip(f"the machine became busy: it sings {times:.1f} times as fast as real time")
+    assert value(page, "#first") <= FIRST_SECONDS
     assert value(page, "#heard") > HEARD_SECONDS - 1
     assert value(page, "#dry") <= LONGEST_GAP
 
