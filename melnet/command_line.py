@@ -219,7 +219,12 @@ def _parser() -> argparse.ArgumentParser:
     page = command("live", live)
     page.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, for this machine alone")
     page.add_argument("--port", type=_whole(0), default=8765, help="0 takes a free one; default: 8765")
-    page.add_argument("--listeners", type=_whole(1), metavar="N", help="at a time; default: as the machine is fast")
+    page.add_argument(
+        "--listeners",
+        type=_whole(1),
+        metavar="N",
+        help="listeners at a time; default: as many as the machine is fast enough for",
+    )
     page.add_argument("--no-browser", dest="browser", action="store_false", help="do not open the page in a browser")
     return parser
 

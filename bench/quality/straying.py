@@ -13,13 +13,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from bench.common import ROOT
+from melnet.comparison import MAX_FRAMES, PATCH_SECONDS, WINDOW_SECONDS
 from melnet.data.dataset import read_stretches
 from melnet.data.shards import Shards
 from melnet.metrics.told_apart import told_apart
 from melnet.singing import load
 
 SAMPLES, FRAMES, QUARTERS, SEED = 128, 400, 4, 1
-TEMPERATURE = 0.9
 
 
 def main() -> None:
@@ -29,16 +29,16 @@ def main() -> None:
     arguments = parser.parse_args()
     model = load(arguments.work / "models", warm_up=False)
     normalise, seconds = model.config.normalisation.normalise, model.config.mel.seconds_per_frame
-    test = read_stretches(Shards(arguments.work / "data/shards/test"), max_frames=500_000, seed=SEED)
-    sung = normalise(model.sample(FRAMES, count=SAMPLES, temperature=TEMPERATURE, seed=SEED))
+    test = read_stretches(Shards(arguments.work / "data/shards/test"), MAX_FRAMES, seed=SEED)
+    sung = normalise(model.sample(FRAMES, count=SAMPLES, seed=SEED))
     length = FRAMES // QUARTERS
     quarters = [
         asdict(
             told_apart(
                 list(sung[:, first : first + length]),
                 [normalise(passage.log_mel) for passage in test],
-                window_frames=round(1.0 / seconds),
-                patch_frames=round(0.2 / seconds),
+                window_frames=round(WINDOW_SECONDS / seconds),
+                patch_frames=round(PATCH_SECONDS / seconds),
                 seed=SEED,
                 groups_b=[passage.recording for passage in test],
             )

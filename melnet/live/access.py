@@ -1,4 +1,4 @@
-"""Who may use the live page: no other web page, and no other server's name."""
+"""Checks that requests come from the live page itself, and not from another site's page in the same browser."""
 
 import ipaddress
 from collections.abc import Collection

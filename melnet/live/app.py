@@ -79,7 +79,7 @@ class Live:
         self._compile_for(Prime(np.zeros(0), np.zeros((most_frames(config), config.mel.n_mels), np.float32)))
 
     async def describe(self, _: Request) -> JSONResponse:
-        """What the page has to know of the model."""
+        """Tell the page the model's settings and the limits of an upload."""
         config = self.model.config
         mel = config.mel
         return JSONResponse(

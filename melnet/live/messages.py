@@ -5,7 +5,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 
 class Wish(BaseModel):
-    """What a listener wants to hear next; sent again and again while it plays.
+    """A listener's settings and how much audio may be sent; the page repeats it while it plays.
 
     >>> Wish.model_validate_json('{"temperature": 0.9, "top_components": null, "until": 48000}').until
     48000
@@ -29,7 +29,7 @@ class Start(Wish):
 
 
 def problem(error: BaseException) -> str:
-    """What is wrong with a message, in one line.
+    """Describe an error in a message of the page in one line.
 
     >>> try:
     ...     Wish.model_validate_json('{"temperature": -1, "top_components": null, "until": 0}')

@@ -78,7 +78,7 @@ def own_names(host: str) -> Collection[str]:
 
 
 def configuration(live: Live, names: Collection[str]) -> uvicorn.Config:
-    """Of the server for this page."""
+    """The configuration of uvicorn for this page."""
     app: ASGIApp = OwnPages(live.app(), names)
     return uvicorn.Config(
         app,

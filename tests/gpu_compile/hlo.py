@@ -1,4 +1,4 @@
-"""What a compiled program makes a GPU do, read from its optimised HLO."""
+"""Kernels and host transfers of a compiled program, counted in its optimised HLO."""
 
 import re
 

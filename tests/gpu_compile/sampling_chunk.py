@@ -6,31 +6,22 @@ chunk in bytes, and the instructions that exchange data with the host. See :mod:
 
 import json
 import sys
-from pathlib import Path
 
 import jax
 import keras
 import numpy as np
-from jax.experimental import topologies
 
 from melnet.backend import stateless
 from melnet.model import kernel_choice
 from melnet.model.tier import Tier
 from melnet.sampling import CHUNK_FRAMES, LARGEST_GROUP, frame_drawer
-from tests.gpu_compile import hlo
 from tests.gpu_compile.sizes import SIZES
+from tests.gpu_compile.target import figures, shapes_on
 
 
 def compiled(gpu, size, samples):
     """The next :data:`CHUNK_FRAMES` frames of a group of a first tier."""
-    topology = topologies.get_topology_desc(
-        platform="cuda", target_config=Path(__file__).with_name(f"{gpu}.textproto").read_text(), topology="1x1x1"
-    )
-    sharding = jax.sharding.SingleDeviceSharding(topology.devices[0])
-
-    def shaped(tensor, dtype="float32"):
-        return jax.ShapeDtypeStruct(tensor, dtype, sharding=sharding)
-
+    shaped = shapes_on(gpu)
     tier = Tier(bands=size.bands, layers=size.layers, hidden=size.hidden, num_components=10, min_sigma=0.02)
     limits = np.repeat(np.array([[-4], [4], [-4]], np.float32), size.bands, axis=1)
     state = keras.tree.map_structure(lambda tensor: shaped(tensor.shape), jax.eval_shape(lambda: tier.initial(samples)))
@@ -44,14 +35,7 @@ def main():
     gpu, size, *samples = sys.argv[1:]
     kernel_choice.accelerated = lambda cell: True
     chunk = compiled(gpu, SIZES[size], int(*samples or [LARGEST_GROUP]))
-    text, memory = chunk.as_text(), chunk.memory_analysis()
-    found = {
-        "kernels": hlo.kernels(text) / CHUNK_FRAMES,
-        "temporary": memory.temp_size_in_bytes,
-        "arguments": memory.argument_size_in_bytes,
-        "host_transfers": hlo.host_transfers(text),
-    }
-    print(json.dumps(found))
+    print(json.dumps(figures(chunk, repeats=CHUNK_FRAMES)))
 
 
 if __name__ == "__main__":

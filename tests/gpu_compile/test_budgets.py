@@ -92,9 +92,8 @@ def compiled(program, gpu, size):
 @pytest.mark.parametrize("compilation", list(BUDGETS), ids=" ".join)
 def test_a_program_keeps_its_budget(compilation, figures):
     budget, found = BUDGETS[compilation], figures[compilation]
-    print(
-        f"{' '.join(compilation)}: {found['kernels']} kernels, {found['temporary'] / GIB:.2f} GiB of temporary memory"
-    )
+    name, memory = " ".join(compilation), found["temporary"] / GIB
+    print(f"{name}: {found['kernels']:.0f} kernels, {memory:.2f} GiB of temporary memory")
     assert found["kernels"] <= budget.kernels
     assert found["temporary"] <= budget.temporary
     assert not found["host_transfers"]

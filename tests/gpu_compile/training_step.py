@@ -7,29 +7,20 @@ the GPU's, and takes nvcc's folder from XLA_FLAGS.
 
 import json
 import sys
-from pathlib import Path
 
 import jax
 import keras
-from jax.experimental import topologies
 
 from melnet.model import kernel_choice
 from melnet.model.tier import Tier
 from melnet.training.fit import TrainConfig, compile_tier
-from tests.gpu_compile import hlo
 from tests.gpu_compile.sizes import SIZES
+from tests.gpu_compile.target import figures, shapes_on
 
 
 def compiled(gpu, size):
     """A whole step of a first tier: forward, backward, optimizer, average of the weights, metrics."""
-    topology = topologies.get_topology_desc(
-        platform="cuda", target_config=Path(__file__).with_name(f"{gpu}.textproto").read_text(), topology="1x1x1"
-    )
-    sharding = jax.sharding.SingleDeviceSharding(topology.devices[0])
-
-    def shaped(variable):
-        return jax.ShapeDtypeStruct(variable.shape, variable.dtype, sharding=sharding)
-
+    shaped = shapes_on(gpu)
     with keras.StatelessScope(initialize_variables=False):  # shapes suffice
         tier = Tier(
             bands=size.bands,
@@ -40,10 +31,10 @@ def compiled(gpu, size):
             recompute=size.recompute,
         )
     compile_tier(tier, TrainConfig(epochs=1, batch_size=size.batch, windows_per_epoch=size.batch))
-    x = jax.ShapeDtypeStruct((size.batch, size.frames, size.bands), "float32", sharding=sharding)
-    weights = jax.ShapeDtypeStruct((size.batch,), "float32", sharding=sharding)
+    x = shaped((size.batch, size.frames, size.bands))
+    weights = shaped((size.batch,))
     kinds = tier.trainable_variables, tier.non_trainable_variables, tier.optimizer.variables, tier.metrics_variables
-    state = tuple([shaped(variable) for variable in variables] for variables in kinds)
+    state = tuple([shaped(variable.shape, variable.dtype) for variable in variables] for variables in kinds)
     return jax.jit(tier.train_step, donate_argnums=0).lower(state, ({"x": x}, x, weights)).compile()
 
 
@@ -51,14 +42,7 @@ def main():
     gpu, size, *kernel = sys.argv[1:]
     kernel_choice.accelerated = lambda cell: kernel != ["cpu"]
     step = compiled(gpu, SIZES[size])
-    text, memory = step.as_text(), step.memory_analysis()
-    found = {
-        "kernels": hlo.kernels(text),
-        "temporary": memory.temp_size_in_bytes,
-        "arguments": memory.argument_size_in_bytes,
-        "host_transfers": hlo.host_transfers(text),
-    }
-    print(json.dumps(found))
+    print(json.dumps(figures(step)))
 
 
 if __name__ == "__main__":
