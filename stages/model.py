@@ -24,6 +24,8 @@ def model(params: Params) -> None:
     started = time.monotonic()
     spec = Shards(SHARDS / "train").spec
     settings = params.model
+    if untaught := [name for name in settings.conditions if name != "singer"]:
+        raise StageError(f"model.condition_on: {untaught[0]}: the corpus has tracks of it, but no model learns it yet")
     singers = known_singers(settings)
     config = ModelConfig(
         mel=spec.mel,
