@@ -18,6 +18,7 @@ import numpy as np
 
 from melnet.data.labels.label import LabelError
 from melnet.data.labels.text import read_lines
+from melnet.errors import MelnetError
 
 MAX_SECONDS = 3600.0  # a longer score comes from a damaged file
 LEGATO_SECONDS = 0.05  # by which notes played on a keyboard overlap
@@ -28,7 +29,7 @@ NOTE = re.compile(r"([A-G])([#b]?)(-1|\d)")
 REMARK = re.compile(r"(^|\s)#(\s.*|$)")
 
 
-class NotesError(ValueError):
+class NotesError(MelnetError):
     """Notes cannot be used; the message names the file and the place in it."""
 
 

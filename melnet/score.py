@@ -24,6 +24,7 @@ from melnet.data.labels.label import Label
 from melnet.data.labels.read import READERS, read_labels
 from melnet.data.labels.text import letters
 from melnet.data.tracks import ABSENT, RANGE_PERCENT, FrameTracks, Vocabulary
+from melnet.errors import MelnetError
 from melnet.notes import Note, note_name, read_melody, read_midi
 from melnet.prime import read_recording
 
@@ -39,7 +40,7 @@ NOTE_READERS = {".mid": read_midi, ".midi": read_midi, ".txt": read_melody}
 """by suffix in lower case; any other file is a recording to follow"""
 
 
-class ScoreError(ValueError):
+class ScoreError(MelnetError):
     """A score cannot be sung; the message names the file."""
 
 
@@ -82,7 +83,7 @@ def read_score(
     ScoreError
         A phoneme is not in the vocabulary, or ``transpose`` or ``tempo`` cannot be.
     melnet.notes.NotesError, melnet.data.labels.label.LabelError, melnet.audio.integrity.UnusableAudio
-        A file cannot be used; all are ValueErrors whose message names it.
+        A file cannot be used; all are :class:`melnet.errors.MelnetError`, whose message names it.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:

@@ -11,7 +11,7 @@ import time
 from melnet.data.dataset import Normalisation
 from melnet.data.shards import Shards
 from melnet.saved import ModelConfig, save_config
-from stages.command import main
+from stages.command import StageError, main
 from stages.corpus.singers import known_singers
 from stages.parameters import Params
 from stages.paths import METRICS, MODELS, PLOTS, SHARDS

@@ -16,7 +16,7 @@ from melnet.data.atomic import atomic_folder
 from melnet.data.frame_conditions import recording_tracks, vocabulary_of
 from melnet.data.labels.label import Labels
 from melnet.data.labels.read import READERS
-from melnet.data.pitch_tracks import PitchTracksError, read_pitch_tracks
+from melnet.data.pitch_tracks import read_pitch_tracks
 from melnet.data.tracks import CONDITIONS, TrackSpec, Vocabulary, write_tracks
 from stages.command import StageError, main
 from stages.corpus.label_files import Labelled, Rejected, cuts_of, label_files, read_all
@@ -55,10 +55,7 @@ def _tracks(
 ) -> Iterator[tuple[str, Any, Any]]:
     """The name, the melody and the phonemes of each recording."""
     mel = params.mel_spec
-    try:
-        pitch = read_pitch_tracks(PITCH) if rows else {}
-    except PitchTracksError as error:
-        raise StageError(str(error)) from error
+    pitch = read_pitch_tracks(PITCH) if rows else {}
     for row in rows:
         name, samples = row["path"], round(row["seconds_out"] * mel.sample_rate)
         if name not in pitch:

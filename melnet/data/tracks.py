@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from melnet.audio.mel import MelSpec
 from melnet.data.atomic import atomic_write
+from melnet.errors import MelnetError
 
 FILE = "tracks.parquet"
 METADATA_KEY = b"melnet"
@@ -31,7 +32,7 @@ Condition: TypeAlias = Literal["melody", "phonemes"]
 CONDITIONS: tuple[Condition, ...] = ("melody", "phonemes")
 
 
-class TracksError(ValueError):
+class TracksError(MelnetError):
     """Tracks cannot be used; the message names the file."""
 
 

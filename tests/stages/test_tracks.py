@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 import stages.downsample
-from melnet.data.pitch_tracks import read_pitch_tracks, write_pitch_tracks
+from melnet.data.pitch_tracks import PitchTracksError, read_pitch_tracks, write_pitch_tracks
 from melnet.data.tracks import Tracks, TracksError
 from stages.command import StageError
 from stages.downsample import downsample
@@ -160,5 +160,5 @@ def test_no_labels_and_no_pitch_are_named(corpus):
     with pytest.raises(StageError, match=r"data/pitch: has no pitch of Anna/one\.wav; run the stage pitch again"):
         tracks(params_of("melody"))
     (PITCH / "pitch.parquet").unlink()
-    with pytest.raises(StageError, match=r"pitch\.parquet: no such file"):
+    with pytest.raises(PitchTracksError, match=r"pitch\.parquet: no such file"):
         tracks(params_of("melody"))

@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterable
 from typing import Literal, NamedTuple, TypeAlias
 
+from melnet.errors import MelnetError
+
 Unit: TypeAlias = Literal["phonemes", "characters"]
 """what labels name: the phonemes of a corpus, or the letters of its words"""
 
@@ -12,7 +14,7 @@ TOLERANCE_SECONDS = 0.25
 ROUNDING_SECONDS = 1e-4  # by which neighbouring labels may overlap, since tools round times differently
 
 
-class LabelError(ValueError):
+class LabelError(MelnetError):
     """Labels cannot be used; the message names the file and, where there is one, the line."""
 
 
