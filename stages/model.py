@@ -11,7 +11,7 @@ import time
 from melnet.data.dataset import Normalisation
 from melnet.data.shards import Shards
 from melnet.saved import ModelConfig, save_config
-from stages.command import main
+from stages.command import StageError, main
 from stages.corpus.singers import known_singers
 from stages.parameters import Params
 from stages.paths import METRICS, MODELS, PLOTS, SHARDS
@@ -24,6 +24,8 @@ def model(params: Params) -> None:
     started = time.monotonic()
     spec = Shards(SHARDS / "train").spec
     settings = params.model
+    if untaught := [name for name in settings.conditions if name != "singer"]:
+        raise StageError(f"model.condition_on: {untaught[0]}: the corpus has tracks of it, but no model learns it yet")
     singers = known_singers(settings)
     config = ModelConfig(
         mel=spec.mel,

@@ -239,7 +239,7 @@ def model_costs(params: Params) -> dict[str, Cost]:
         mel=params.mel_spec,
         frames=params.train.window_frames,
         tiers=params.model.tier_names,
-        singers=["first", "second"] if params.model.condition_on else [],
+        singers=["first", "second"] if "singer" in params.model.conditions else [],
         normalisation=Normalisation.identity(params.mel.n_mels),
         **params.model.model_dump(include={"cell", "num_components", "min_sigma"}),
     )
