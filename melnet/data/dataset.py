@@ -87,7 +87,7 @@ class Batch(NamedTuple):
     singers: np.ndarray
     """int32 (batch_size,), the id of each one's singer; 0 where no singers are named"""
     tracks: FrameTracks | None = None
-    """what is sung at each frame and in the look-ahead behind the last one, (batch_size, frames + lookahead, ...);
+    """what is sung at each frame and in the look-ahead after the last one, (batch_size, frames + lookahead, ...);
     zeros for padding; None where no tracks are given"""
 
 
@@ -152,8 +152,24 @@ def batches(
     melnet.data.tracks.TracksError
         There are no tracks of a recording, or they have other frames.
     """
-    slices = (item for group in range(len(shards.groups)) for item in _slices(shards, group, singers))
-    yield from _batched(slices, normalisation, batch_size, None if tracks is None else _slice_tracks(shards, tracks))
+    slices = (
+        item
+        for group in range(len(shards.groups))
+        for item in zip(shards.read_group(group), _singer_ids(shards, group, singers), strict=True)
+    )
+    slice_tracks = None if tracks is None else _slice_tracks(shards, tracks)
+    for first in slices:
+        x = np.zeros((batch_size, *first[0].shape), np.float32)
+        weights, singer_ids = np.zeros(batch_size, np.float32), np.zeros(batch_size, np.int32)
+        count = 0
+        # Each slice is copied at once, since a view would keep its whole row group alive.
+        for mel, singer_id in itertools.chain([first], itertools.islice(slices, batch_size - 1)):
+            x[count], singer_ids[count] = mel, singer_id
+            count += 1
+        x[:count] = normalisation.normalise(x[:count])
+        weights[:count] = 1
+        batch_tracks = slice_tracks and _padded(itertools.islice(slice_tracks, count), batch_size)
+        yield Batch(x, weights, singer_ids, batch_tracks)
 
 
 def steps_per_epoch(rows: int, batch_size: int) -> int:
@@ -248,22 +264,15 @@ class Stretch(NamedTuple):
 
 def stretches(shards: Shards) -> list[Stretch]:
     """Join the slices of a split into stretches, in the order in which they were written."""
-    return list(_each_stretch(shards))
-
-
-def _each_stretch(shards: Shards) -> Iterator[Stretch]:
+    found: list[Stretch] = []
     length = shards.spec.frames
-    last: Stretch | None = None
     singers = (name for group in range(len(shards.groups)) for name in shards.read_singers(group))
     for (recording, start), singer in zip(shards.positions(), singers, strict=True):
-        if last and (last.recording, last.first + last.frames) == (recording, start):
-            last = last._replace(frames=last.frames + length)
-            continue
-        if last:
-            yield last
-        last = Stretch(recording, singer, start, length)
-    if last:
-        yield last
+        if found and (found[-1].recording, found[-1].first + found[-1].frames) == (recording, start):
+            found[-1] = found[-1]._replace(frames=found[-1].frames + length)
+        else:
+            found.append(Stretch(recording, singer, start, length))
+    return found
 
 
 class TrainingWindows:
@@ -315,12 +324,10 @@ class TrainingWindows:
         self._max_rows = max_bytes // (4 * shards.spec.frames * shards.spec.bands)
         self._rows = np.array([group.rows for group in shards.groups])
         self._ends = np.cumsum(self._rows)
-        self._stretches: list[Stretch] = []
+        self._stretches = stretches(shards)
         if tracks is not None:
             tracks.check(shards.spec.mel)
-            self._stretches = stretches(shards)
-        each = self._stretches or _each_stretch(shards)
-        lengths = np.fromiter((stretch.frames for stretch in each), np.int64)
+        lengths = np.array([stretch.frames for stretch in self._stretches], np.int64)
         rows = lengths // shards.spec.frames
         self._begins_stretch = np.zeros(len(shards), bool)
         self._begins_stretch[np.cumsum(rows) - rows] = True
@@ -437,13 +444,6 @@ class _Held(NamedTuple):
     tracks: FrameTracks | None  # of the stretches, each with its look-ahead
 
 
-Item: TypeAlias = tuple[np.ndarray, int]  # a slice (frames, bands) and its singer id
-
-
-def _slices(shards: Shards, group: int, singers: Sequence[str]) -> list[Item]:
-    return list(zip(shards.read_group(group), _singer_ids(shards, group, singers).tolist(), strict=True))
-
-
 def _singer_ids(shards: Shards, group: int, singers: Sequence[str]) -> np.ndarray:
     """Singer id of each slice of a row group; int32 (rows,)."""
     names = shards.read_singers(group)
@@ -459,22 +459,6 @@ def _slice_tracks(shards: Shards, tracks: Tracks) -> Iterator[FrameTracks]:
     tracks.check(shards.spec.mel)
     for recording, start in shards.positions():
         yield tracks.window(recording, start, shards.spec.frames)
-
-
-def _batched(
-    slices: Iterator[Item], normalisation: Normalisation, size: int, tracks: Iterator[FrameTracks] | None = None
-) -> Iterator[Batch]:
-    """Batches of ``size`` slices. Each slice is copied at once, since a view would keep its whole row group alive."""
-    for first in slices:
-        x = np.zeros((size, *first[0].shape), np.float32)
-        weights, singers = np.zeros(size, np.float32), np.zeros(size, np.int32)
-        count = 0
-        for mel, singer in itertools.chain([first], itertools.islice(slices, size - 1)):
-            x[count], singers[count] = mel, singer
-            count += 1
-        x[:count] = normalisation.normalise(x[:count])
-        weights[:count] = 1
-        yield Batch(x, weights, singers, None if tracks is None else _padded(itertools.islice(tracks, count), size))
 
 
 def _padded(tracks: Iterable[FrameTracks], size: int) -> FrameTracks:
