@@ -168,8 +168,8 @@ def batches(
             count += 1
         x[:count] = normalisation.normalise(x[:count])
         weights[:count] = 1
-        batch_tracks = slice_tracks and _padded(itertools.islice(slice_tracks, count), batch_size)
-        yield Batch(x, weights, singer_ids, batch_tracks)
+        of_batch = None if slice_tracks is None else _padded(itertools.islice(slice_tracks, count), batch_size)
+        yield Batch(x, weights, singer_ids, of_batch)
 
 
 def steps_per_epoch(rows: int, batch_size: int) -> int:

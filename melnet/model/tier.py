@@ -231,7 +231,9 @@ class Tier(backend.Model):
             for layer in self.features:
                 features = layer(features)
             add("features", features)
-        sums = {stack: sum(terms[1:], terms[0]) for stack, terms in added.items() if terms and stack != "features"}
+        sums: dict[str, Tensor] = {
+            stack: sum(terms[1:], terms[0]) for stack, terms in added.items() if terms and stack != "features"
+        }
         return sums | {"frame": sums["frame"][:, 0]} if "frame" in sums else sums
 
     @staticmethod
@@ -351,8 +353,8 @@ class Tier(backend.Model):
         return ops.transpose(values), ops.transpose(parameters, (1, 0, 2))
 
     def get_config(self) -> dict[str, Any]:
-        stored = ("bands", "hidden", "num_components", "min_sigma", "cell", "singers", "recompute", "precision")
-        stored += ("melody", "phonemes", "lookahead")
+        stored = ["bands", "hidden", "num_components", "min_sigma", "cell", "singers", "recompute", "precision"]
+        stored += ["melody", "phonemes", "lookahead"]
         counts = {"layers": len(self.time_delayed), "feature_layers": len(self.features)}
         return {**super().get_config(), **counts, **{name: getattr(self, name) for name in stored}}
 
