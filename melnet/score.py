@@ -34,6 +34,7 @@ CURVE_HZ = 1000  # at which the steps are smoothed
 TIED_SECONDS = 0.05  # between notes, at most, over which a vowel goes on
 END_SECONDS = 0.3  # of silence after the last note
 VOICED_SHARE = 0.6  # of the frames of a voiced phoneme, at least: in PJS z has 0.63, and t, between vowels, 0.51
+MAX_GAIN_DB = 12.0  # by which a signal is made louder where a recording that it follows is
 DEFAULT_SECONDS = 0.1  # of a phoneme whose duration in the corpus is not known
 RESTS = ("pau", "sil", "sp", "SP")  # what silence is called among phonemes
 NOTE_READERS = {".mid": read_midi, ".midi": read_midi, ".txt": read_melody}
@@ -58,8 +59,8 @@ class Score:
 
     @property
     def frames(self) -> int:
-        assert self.tracks.melody is not None
-        return len(self.tracks.melody)
+        """Frames of the spectrogram that sings it."""
+        return next(len(track) for track in self.tracks.inputs().values())
 
 
 def read_score(
@@ -246,18 +247,48 @@ def follow(signal: np.ndarray, mel: MelSpec, transpose: float = 0.0) -> Score:
     >>> score.tracks.melody[[40, 160], 1].tolist(), score.loudness_db[[40, 160]].round().tolist()
     ([1.0, 0.0], [0.0, -45.0])
     """
-    centres = np.arange(frame_count(len(signal), mel)) * mel.hop_length / mel.sample_rate
-    melody = melody_at(pitch_of(signal, mel.sample_rate), centres)
+    loudness_db = _loudness(signal, mel)
+    melody = melody_at(pitch_of(signal, mel.sample_rate), _centres(len(signal), mel))
+    melody[loudness_db <= -DEPTH_DB, 1] = 0
+    melody[:, 0] += np.float32(transpose * np.log(2) / 12)
+    return Score(FrameTracks(melody, np.full(len(melody), ABSENT, np.int32)), loudness_db=loudness_db)
+
+
+def with_loudness(signal: np.ndarray, loudness_db: np.ndarray, mel: MelSpec) -> np.ndarray:
+    """A signal with the loudness of a recording that it follows, float32 (samples,).
+
+    Parameters
+    ----------
+    signal : (samples,)
+        At ``mel.sample_rate``.
+    loudness_db : (frames,)
+        See :class:`Score`. Silence that it makes louder becomes so by at most 12 dB.
+
+    >>> tone = np.sin(2 * np.pi * 440 * np.arange(48000) / 24000).astype(np.float32)
+    >>> louder = with_loudness(tone, np.linspace(-12, 0, 94), MelSpec())
+    >>> [float(np.abs(part).max().round(2)) for part in (louder[:3000], louder[-3000:])]
+    [0.27, 1.0]
+    """
+    wanted, own = loudness_db[: frame_count(len(signal), mel)], _loudness(signal, mel)
+    gain_db = np.clip(wanted - own[: len(wanted)], -DEPTH_DB, MAX_GAIN_DB)
+    at = np.arange(len(gain_db)) * mel.hop_length
+    return (signal * 10 ** (np.interp(np.arange(len(signal)), at, gain_db) / 20)).astype(np.float32)
+
+
+def _centres(samples: int, mel: MelSpec) -> np.ndarray:
+    """Seconds of the centres of the frames of a signal."""
+    return np.arange(frame_count(samples, mel)) * mel.hop_length / mel.sample_rate
+
+
+def _loudness(signal: np.ndarray, mel: MelSpec) -> np.ndarray:
+    """Level of each frame in dB, relative to the signal's loud level, not less than -45; float32 (frames,)."""
     meter = LevelMeter(mel.sample_rate)
     meter.update(signal)
     powers = meter.powers()
     floor = max(loud_power(powers), 1e-30)
     levels = 10 * np.log10(np.maximum(powers / floor, 10 ** (-DEPTH_DB / 10)))
     at = (np.arange(len(levels)) + 0.5) / FRAMES_PER_SECOND  # each level is that of 10 ms
-    loudness_db = np.interp(centres, at, levels).astype(np.float32)
-    melody[loudness_db <= -DEPTH_DB, 1] = 0
-    melody[:, 0] += np.float32(transpose * np.log(2) / 12)
-    return Score(FrameTracks(melody, np.full(len(melody), ABSENT, np.int32)), loudness_db=loudness_db)
+    return np.interp(_centres(len(signal), mel), at, levels).astype(np.float32)
 
 
 def range_warning(score: Score, range_hz: tuple[float, float]) -> str | None:

@@ -99,6 +99,7 @@ class Model(Section):
     num_components: int = Field(ge=1)
     min_sigma: Finite = Field(gt=0, lt=1)
     condition_on: Annotated[list[Condition], Field(min_length=1), BeforeValidator(_listed)] | None
+    lookahead: int = Field(ge=0, le=1000)
     tiers: dict[Annotated[str, Field(pattern=TIER_NAME)], Tier] = Field(min_length=1, max_length=16)
 
     @model_validator(mode="after")
@@ -136,6 +137,7 @@ class Train(Section):
     lr_halving_epochs: int = Field(ge=1)
     clip_norm: Finite = Field(gt=0)
     ema_decay: Finite = Field(ge=0, lt=1)
+    condition_dropout: Finite = Field(ge=0, le=1)
     recompute: bool
     precision: Literal["float32", "bfloat16"] = "float32"
     seed: int = Field(ge=0, lt=2**32)
@@ -197,6 +199,9 @@ class Generate(Section):
     singer: Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)] | None
     prime: Annotated[str, Field(min_length=1)] | None
     prime_seconds: Finite = Field(gt=0)
+    score: Annotated[str, Field(min_length=1)] | None
+    transpose: Finite = Field(ge=-48, le=48)
+    tempo: Finite = Field(ge=0.1, le=10)
     seed: int = Field(ge=0, lt=2**32)
     precision: Literal["float32", "bfloat16"] = "float32"
     inversion: Literal["auto", "vocoder", "griffin-lim"]
@@ -251,6 +256,8 @@ class Params(Section):
         singer, count = self.generate.singer, self.generate.count
         if singer is not None and "singer" not in self.model.conditions:
             raise ValueError(f"generate.singer: {singer!r} needs model.condition_on: singer")
+        if self.generate.score is not None and "melody" not in self.model.conditions:
+            raise ValueError(f"generate.score: {self.generate.score!r} needs model.condition_on: melody")
         if isinstance(singer, list) and len(singer) != count:
             raise ValueError(f"generate.singer: {len(singer)} names for generate.count: {count} samples")
         return self

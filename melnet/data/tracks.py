@@ -1,7 +1,7 @@
 """Condition tracks along the frames of spectrograms, in one Parquet file, ``tracks.parquet``: a row per recording.
 
 A track says what is sung at each frame: ``melody`` its pitch and whether it is voiced, ``phonemes`` its phoneme. The
-rows hold whole recordings and not slices, since a model may see the conditions of frames behind the end of a slice.
+rows hold whole recordings and not slices, since a model may see the conditions of frames after the end of a slice.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -25,11 +25,14 @@ GROUP_FRAMES = 2**18  # of a row group: what is buffered, and what is read at on
 HELD_GROUPS = 4  # row groups that stay in memory; recordings are asked for in the order of the file
 ABSENT = 0
 """index of a frame whose phoneme is not known; in the file it is null"""
+UNKNOWN = -1.0
+"""voicing of a frame whose melody is not known"""
 BIN_CENTS = 10.0  # of the histogram from which the range is read
 RANGE_PERCENT = (0.1, 99.9)  # of the voiced frames: trackers go astray in some
 
 Condition: TypeAlias = Literal["melody", "phonemes"]
 CONDITIONS: tuple[Condition, ...] = ("melody", "phonemes")
+"""names of the tracks, in the order of the fields of :class:`FrameTracks`"""
 
 
 class TracksError(MelnetError):
@@ -45,8 +48,9 @@ class FrameTracks(NamedTuple):
     """
 
     melody: np.ndarray | None
-    """float32 (..., frames, 2): natural logarithm of the fundamental in Hz, and 1 where it is voiced, else 0; where it
-    is not voiced, the first goes straight from the last voiced frame to the next"""
+    """float32 (..., frames, 2): natural logarithm of the fundamental in Hz, and 1 where it is voiced, 0 where it is
+    not, ``UNKNOWN`` where that is not known; where it is not voiced, the first goes straight from the last voiced frame
+    to the next"""
     phonemes: np.ndarray | None
     """int32 (..., frames): index in the vocabulary, counted from 1; ``ABSENT``, 0, where it is not known"""
 
@@ -65,6 +69,46 @@ class FrameTracks(NamedTuple):
         if taken.phonemes is not None:
             taken.phonemes[outside] = ABSENT
         return taken
+
+    def inputs(self) -> dict[str, np.ndarray]:
+        """The tracks that are there, by the names that the inputs of a tier have."""
+        return {name: track for name, track in self._asdict().items() if track is not None}
+
+    def left_out(self, condition: Condition, items: np.ndarray) -> Self:
+        """Batched tracks in which a condition is not known in some items; ``items`` is bool (batch,).
+
+        >>> tracks = FrameTracks(melody=None, phonemes=np.array([[3, 1], [2, 2]], np.int32))
+        >>> tracks.left_out("phonemes", np.array([True, False])).phonemes.tolist()
+        [[0, 0], [2, 2]]
+        """
+        left_out = self.map(np.copy)
+        if condition == "melody" and left_out.melody is not None:
+            left_out.melody[items] = 0, UNKNOWN
+        if condition == "phonemes" and left_out.phonemes is not None:
+            left_out.phonemes[items] = ABSENT
+        return left_out
+
+    def span(self, first: int, last: int) -> Self:
+        """Frames [first, last) of batched tracks; outside of them nothing is known.
+
+        >>> tracks = FrameTracks(melody=np.ones((1, 2, 2), np.float32), phonemes=np.array([[3, 1]], np.int32))
+        >>> tracks.span(-1, 1).phonemes.tolist(), tracks.span(1, 3).melody[..., 1].tolist()
+        ([[0, 3]], [[1.0, -1.0]])
+        """
+
+        def taken(track: np.ndarray, unknown: object) -> np.ndarray:
+            frames = track.shape[1]
+            part = np.empty((len(track), last - first, *track.shape[2:]), track.dtype)
+            part[:] = unknown
+            begin, end = min(max(first, 0), frames), min(max(last, 0), frames)
+            part[:, begin - first : end - first] = track[:, begin:end]
+            return part
+
+        melody, phonemes = self
+        return type(self)(
+            None if melody is None else taken(melody, (0, UNKNOWN)),
+            None if phonemes is None else taken(phonemes, ABSENT),
+        )
 
     @classmethod
     def joined(cls, tracks: Sequence["FrameTracks"], join: Callable[[list[Any]], np.ndarray]) -> Self:
@@ -230,7 +274,7 @@ class Tracks:
     conditions
         Which of the tracks are wanted.
     lookahead
-        Frames behind a window that belong to it: a model may know what is to be sung next.
+        Frames after a window that belong to it: a model may know what is to be sung next.
 
     Raises
     ------

@@ -11,10 +11,9 @@ import numpy as np
 from keras import ops
 
 from melnet.backend import Tensor
+from melnet.data.tracks import ABSENT
 from melnet.model.precision import Dense, float32
 
-UNKNOWN = -1.0
-"""voicing of a frame whose melody is not known; 0 is not voiced, 1 is voiced"""
 LOWEST_HZ, HIGHEST_HZ = 55.0, 1320.0  # of the pitches that are told apart; beyond them the nearest one counts
 BIN_CENTS = 50.0
 LOOK_BACK = 4  # frames
@@ -36,7 +35,8 @@ class FrameConditions(keras.layers.Layer):
     """Features of every frame, and of every band of it, from condition tracks.
 
     A pitch is given as its distance to bins of 50 cents, so that the harmonics it puts into each band can be learned
-    as a table. Phonemes are embedded. A convolution over frames joins them.
+    as a table. Phonemes are embedded. A convolution over frames joins them. What is not known adds nothing, as what
+    lies before the first frame does; so where nothing is known, the features of all frames are the same.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class FrameConditions(keras.layers.Layer):
     melody
         Whether there is a melody.
     phonemes
-        Number of phoneme indices, of which 0 stands for none; 0 if there are no phonemes.
+        Number of phoneme indices, of which 0 stands for one that is not known; 0 if there are no phonemes.
     lookahead
         Later frames that the features of a frame depend on. Tracks are longer than spectrograms by as much.
 
@@ -85,8 +85,8 @@ class FrameConditions(keras.layers.Layer):
         Parameters
         ----------
         tracks
-            ``melody`` (batch, frames + lookahead, 2): natural logarithm of the pitch in Hz, and the voicing, which is
-            1, 0 or :data:`UNKNOWN`; ``phonemes`` int32 (batch, frames + lookahead).
+            ``melody`` (batch, frames + lookahead, 2) and ``phonemes`` int32 (batch, frames + lookahead), see
+            :class:`melnet.data.tracks.FrameTracks`.
         """
         terms = []
         if self.melody_input:
@@ -97,7 +97,8 @@ class FrameConditions(keras.layers.Layer):
             voiced, known = ops.cast(voicing > 0.5, near.dtype), ops.cast(voicing > -0.5, near.dtype)
             terms.append(self.melody_input(ops.concatenate([near * voiced, voiced, known], axis=-1)))
         if self.phoneme_input:
-            terms.append(self.phoneme_input(tracks["phonemes"]))
+            known = ops.cast(ops.expand_dims(tracks["phonemes"], -1) != ABSENT, self.compute_dtype)
+            terms.append(known * self.phoneme_input(tracks["phonemes"]))
         padded = ops.pad(sum(terms[1:], terms[0]), ((0, 0), (LOOK_BACK, 0), (0, 0)))
         features = ops.transpose(self.of_frames(self.over_frames(padded)), (1, 0, 2))  # (frames, batch, hidden)
         of_bands = ops.reshape(self.of_bands(features), (*ops.shape(features)[:2], self.bands, BAND_FEATURES))

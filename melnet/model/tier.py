@@ -21,10 +21,12 @@ from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import keras
+import numpy as np
 from keras import ops
 
 from melnet import backend
 from melnet.backend import Tensor
+from melnet.data.tracks import ABSENT, UNKNOWN
 from melnet.model import kernel_choice
 from melnet.model.conditions import BAND_FEATURES, FrameConditions
 from melnet.model.precision import Dense, Precision, float32
@@ -235,6 +237,15 @@ class Tier(backend.Model):
             stack: sum(terms[1:], terms[0]) for stack, terms in added.items() if terms and stack != "features"
         }
         return sums | {"frame": sums["frame"][:, 0]} if "frame" in sums else sums
+
+    def unknown(self, batch: int) -> dict[str, np.ndarray]:
+        """Inputs that say that what is sung is not known: one frame, which stands for any number of them."""
+        frames, inputs = 1 + self.lookahead, {}
+        if self.melody:
+            inputs["melody"] = np.tile(np.array([0, UNKNOWN], np.float32), (batch, frames, 1))
+        if self.phonemes:
+            inputs["phonemes"] = np.full((batch, frames), ABSENT, np.int32)
+        return inputs
 
     @staticmethod
     def condition_at(condition: dict[str, Tensor], first: int, last: int) -> dict[str, Tensor]:
