@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
@@ -18,6 +19,7 @@ from melnet.audio.files import write_wav
 from melnet.audio.integrity import UnusableAudio
 
 if TYPE_CHECKING:
+    from melnet.score import Score
     from melnet.singing import Model
 
 PIPE = "-"
@@ -42,12 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before anything imports TensorFlow
     # These load Keras.
-    from melnet.data.dataset import UnknownSinger
-    from melnet.model_files import ModelError
+    from melnet.errors import MelnetError
 
     try:
         options.run(options)
-    except (CommandError, ModelError, UnknownSinger, UnusableAudio, OSError) as error:
+    except (CommandError, MelnetError, OSError) as error:
         sys.exit(f"melnet: {error}")
     except KeyboardInterrupt:
         sys.exit("melnet: interrupted")
@@ -66,9 +67,12 @@ def sing(options: argparse.Namespace) -> None:
     if options.inversion == "vocoder" and model.vocoder is None:
         raise CommandError(f"--inversion vocoder: {options.model} has no vocoder")
     started = time.monotonic()
-    progress = _Progress(model.steps(options.count, model.frames(options.seconds)))
+    score = _score(options, model)
+    seconds = (None if score else 10.0) if options.seconds is None else options.seconds
+    frames = score.frames if score and seconds is None else model.frames(seconds or 0)
+    progress = _Progress(model.steps(options.count, frames))
     audio = model.sing(
-        options.seconds,
+        seconds,
         count=options.count,
         temperature=options.temperature,
         top_components=options.top_components,
@@ -76,6 +80,7 @@ def sing(options: argparse.Namespace) -> None:
         singer=options.singer,
         prime=options.prime,
         prime_seconds=options.prime_seconds,
+        score=score,
         inversion=options.inversion,
         on_frame=progress,
     )
@@ -88,6 +93,18 @@ def sing(options: argparse.Namespace) -> None:
     seconds = audio.size / model.sample_rate
     inversion = model.inversion(options.inversion)
     print(f"{options.out}: {seconds:.1f} s by {inversion} in {time.monotonic() - started:.1f} s", file=sys.stderr)
+
+
+def _score(options: argparse.Namespace, model: "Model") -> "Score | None":
+    """What is to be sung; a warning about its range goes to standard error."""
+    if options.score is None:
+        return None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        score = model.read_score(options.score, transpose=options.transpose, tempo=options.tempo)
+    for warning in caught:
+        print(f"melnet: {warning.message}", file=sys.stderr)
+    return score
 
 
 def score(options: argparse.Namespace) -> None:
@@ -118,6 +135,7 @@ def info(options: argparse.Namespace) -> None:
         "spectrograms": f"{mel.n_mels} bands from {mel.fmin:.0f} to {mel.fmax:.0f} Hz, "
         f"a frame every {1000 * mel.seconds_per_frame:.1f} ms",
         "audio": f"{mel.sample_rate} Hz",
+        "told": " and ".join(config.frame_conditioning.conditions) if config.frame_conditioning else "nothing",
         "primes": f"at least {config.frames * mel.seconds_per_frame:.2f} s",
         "singers": ", ".join(model.singers) or "not named",
     }
@@ -198,7 +216,7 @@ def _parser() -> argparse.ArgumentParser:
 
     singing = command("sing", sing)
     singing.add_argument("--out", required=True, metavar="FILE", help="WAV file; - writes it to a pipe")
-    singing.add_argument("--seconds", type=_number(above=0), default=10.0, help="default: 10")
+    singing.add_argument("--seconds", type=_number(above=0), help="default: 10, or the length of the score")
     singing.add_argument("--count", type=_whole(1), default=1, help="samples, each in a numbered file; default: 1")
     singing.add_argument(
         "--temperature", type=_number(least=0), default=0.9, help="lower is more conservative; default: 0.9"
@@ -208,6 +226,16 @@ def _parser() -> argparse.ArgumentParser:
     singing.add_argument("--singer", action="append", metavar="NAME", help="given several times, they take turns")
     singing.add_argument("--prime", type=Path, metavar="RECORDING", help="every sample continues its end")
     singing.add_argument("--prime-seconds", type=_number(above=0), default=4.0, help="how much of it; default: 4")
+    singing.add_argument(
+        "--score",
+        type=Path,
+        metavar="FILE",
+        help="what is to be sung: MIDI, a melody as text, or a recording to follow",
+    )
+    singing.add_argument(
+        "--transpose", type=_number(), default=0.0, metavar="SEMITONES", help="of the score; default: 0"
+    )
+    singing.add_argument("--tempo", type=_number(above=0), default=1.0, help="factor of the score's; default: 1")
     singing.add_argument("--inversion", choices=["auto", "vocoder", "griffin-lim"], default="auto")
 
     scoring = command("score", score)
@@ -239,7 +267,9 @@ def _whole(least: int) -> Callable[[str], int]:
 
 
 def _number(*, least: float = -math.inf, above: float = -math.inf) -> Callable[[str], float]:
-    bound = f"above {above:g}" if above > -math.inf else f"of at least {least:g}"
+    bound = (
+        f"above {above:g}" if above > -math.inf else f"of at least {least:g}" if least > -math.inf else "that is finite"
+    )
 
     def parse(text: str) -> float:
         try:

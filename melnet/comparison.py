@@ -14,7 +14,9 @@ from melnet.baselines.saved import Baselines
 from melnet.baselines.vector_autoregression import VectorAutoregression
 from melnet.data.dataset import Passage, batches, draw, ids_of, passages, read_stretches, stretches
 from melnet.data.shards import HeldShards, Shards
+from melnet.data.tracks import Tracks
 from melnet.generation import Generated, Invert
+from melnet.metrics.asked import PhonemeClassifier, melody_agreement
 from melnet.metrics.frechet import FrameStatistics, Gaussian, frame_statistics, frechet_distance
 from melnet.metrics.mmd import mmd
 from melnet.metrics.neighbours import memorised, precision_recall
@@ -26,6 +28,7 @@ WINDOW_SECONDS = 1.0
 PATCH_SECONDS = 0.2
 MAX_FRAMES = 500_000  # of a split that samples are compared with: three hours, which bounds time and memory
 NOISE_FRAMES = 100_000  # at most as many train frames fit the noise
+PHONEME_FRAMES = 100_000  # at most as many train frames teach the classifier of phonemes
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,66 @@ def compare(
     for name, voices in (("voice", sung), ("voice_recorded", split_tracks(test, tracks))):
         metrics[name] = asdict(voice_statistics(voices))
     return Comparison(_without_none(metrics), nearest)
+
+
+def compare_asked(
+    config: ModelConfig,
+    asked: Generated,
+    found: Sequence[Passage],
+    invert: Invert,
+    tracks: Tracks,
+    train: Shards,
+    seed: int,
+) -> dict[str, Any]:
+    """How well samples sing what they were asked to, beside how well recordings do.
+
+    Parameters
+    ----------
+    asked
+        Samples that sing what passages of the test split do.
+    found
+        These passages.
+    tracks
+        What is sung in all recordings.
+
+    Returns
+    -------
+    ``asked`` of the samples and ``asked_recorded`` of the passages, whose audio is copy synthesis: the fields of
+    :class:`melnet.metrics.asked.MelodyAgreement` for a model that is told the melody, and ``phoneme_accuracy`` of a
+    classifier that learned from the train split, for one that is told phonemes
+    """
+    told = config.frame_conditioning
+    assert told
+    metrics: dict[str, dict[str, Any]] = {"asked": {}, "asked_recorded": {}}
+    windows = [tracks.window(item.recording, item.start_frame, len(item.log_mel)) for item in found]
+    frames = len(found[0].log_mel)
+    recorded = np.stack([item.log_mel for item in found])
+    if "melody" in told.conditions:
+        melodies = [window.melody[:frames] for window in windows if window.melody is not None]
+        copies = invert(recorded, ids_of([item.singer for item in found], config.singers))
+        for name, audio in (("asked", asked.audio), ("asked_recorded", copies)):
+            metrics[name] |= asdict(melody_agreement(melodies, list(audio), config.mel))
+    if "phonemes" in told.conditions:
+        normalise = config.normalisation.normalise
+        labelled = read_stretches(train, PHONEME_FRAMES, seed=seed)
+        classifier = PhonemeClassifier.fit(
+            [normalise(item.log_mel) for item in labelled],
+            [_phonemes(item, tracks) for item in labelled],
+            seed=seed,
+            max_frames=PHONEME_FRAMES,
+        )
+        phonemes = [_phonemes(item, tracks) for item in found]
+        for name, log_mels in (("asked", asked.drawn), ("asked_recorded", recorded)):
+            metrics[name]["phoneme_accuracy"] = classifier.accuracy(list(normalise(log_mels)), phonemes)
+    return _without_none(metrics)
+
+
+def _phonemes(passage: Passage, tracks: Tracks) -> np.ndarray:
+    """Phoneme indices of the frames of a passage, (frames,)."""
+    frames = len(passage.log_mel)
+    phonemes = tracks.window(passage.recording, passage.start_frame, frames).phonemes
+    assert phonemes is not None
+    return phonemes[:frames]
 
 
 def _of_spectrograms(

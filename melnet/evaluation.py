@@ -11,6 +11,7 @@ from melnet.baselines.previous_frame import PreviousFrame
 from melnet.baselines.saved import Baselines
 from melnet.data.dataset import Normalisation, TrainingWindows, batches, draw, floored, steps_per_epoch
 from melnet.data.shards import Shards
+from melnet.data.tracks import Condition, FrameTracks, Tracks
 from melnet.likelihood import Likelihood
 from melnet.metrics.likelihood import MeanNll
 from melnet.model.multiscale import interleave
@@ -36,26 +37,31 @@ def evaluate(
     train: Shards,
     test: Shards,
     batch_size: int,
+    tracks: Tracks | None = None,
     on_batch: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
     """Mean negative log-likelihoods of the test split, in nats per element of the normalised log-mel.
 
-    ``on_batch`` is called twice for each batch of the test split, since as many batches are drawn from the train split.
+    ``tracks`` are those of all recordings, see :func:`melnet.saved.read_tracks`. ``on_batch`` is called twice for each
+    batch of the test split, since as many batches are drawn from the train split.
 
     Returns
     -------
     ``nll`` of all tiers together and ``baseline_..._nll``, over the same elements; each ``..._above_floor``, over the
     elements above the log floor; ``floored``, the share of the others; of the model and the best baseline
     ``..._log_mel``, in nats per element of the log-mel before normalisation; ``nll_train``, of the model on random
-    windows of the train split; and by tier ``tiers``, over the elements that the tier models.
+    windows of the train split; by tier ``tiers``, over the elements that the tier models; and for a model that is told
+    what is sung ``nll_without``, by the condition that is left out.
     """
     normalisation = config.normalisation
     likelihood = Likelihood(tiers)
     floor = normalisation.normalise(np.full(config.mel.n_mels, config.mel.log_floor))
     means, seen, by_tier = MeanNll(), MeanNll(), {name: MeanNll() for name in config.tiers}
-    for batch in batches(test, normalisation, batch_size, config.singers):
+    left_out = _left_out(config)
+    without = {name: MeanNll() for name in left_out}
+    for batch in batches(test, normalisation, batch_size, config.singers, tracks):
         real = batch.x[batch.weights > 0]
-        parts = [part[batch.weights > 0] for part in likelihood.by_tier(batch.x, batch.singers)]
+        parts = [part[batch.weights > 0] for part in likelihood.by_tier(batch.x, batch.singers, batch.tracks)]
         by_model = {
             "nll": interleave(parts),
             "baseline_band_nll": baselines.band.nll(real),
@@ -65,19 +71,37 @@ def evaluate(
         means.update(floored(real, floor), by_model)
         for mean, part in zip(by_tier.values(), parts, strict=True):
             mean.update(np.zeros(part.shape, bool), {"nll": part})
+        for name, conditions in left_out.items():
+            nats = likelihood.nats(batch.x, batch.singers, _without(batch.tracks, conditions))[batch.weights > 0]
+            without[name].update(np.zeros(nats.shape, bool), {"nll": nats})
         on_batch()
-    windows = TrainingWindows(train, test.spec.frames, config.singers)
+    windows = TrainingWindows(train, test.spec.frames, config.singers, tracks)
     for batch in windows.batches(normalisation, batch_size, steps_per_epoch(len(test), batch_size), seed=0, epoch=0):
-        nats = likelihood.nats(batch.x, batch.singers)
+        nats = likelihood.nats(batch.x, batch.singers, batch.tracks)
         seen.update(np.zeros(nats.shape, bool), {"nll": nats})
         on_batch()
-    metrics = means.summary()
+    metrics: dict[str, Any] = dict(means.summary())
+    if without:
+        metrics["nll_without"] = {name: mean.summary()["nll"] for name, mean in without.items()}
     return {
         **metrics,
         **{f"{name}_log_mel": in_log_mel(metrics[name], normalisation) for name in ("nll", "baseline_linear_nll")},
         "nll_train": seen.summary()["nll"],
         "tiers": {name: mean.summary()["nll"] for name, mean in by_tier.items()},
     }
+
+
+def _left_out(config: ModelConfig) -> dict[str, Sequence[Condition]]:
+    """The conditions to be left out together, by a name for them."""
+    told = config.frame_conditioning.conditions if config.frame_conditioning else ()
+    return {name: [name] for name in told} | ({"all": told} if len(told) > 1 else {})
+
+
+def _without(tracks: FrameTracks | None, conditions: Sequence[Condition]) -> FrameTracks | None:
+    for condition in conditions:
+        assert tracks
+        tracks = tracks.left_out(condition, np.full(len(tracks.inputs()[condition]), True))
+    return tracks
 
 
 def in_log_mel(nll: float, normalisation: Normalisation) -> float:

@@ -7,8 +7,11 @@ import numpy as np
 
 from melnet.audio.crossfade import crossfade
 from melnet.audio.mel import MelSpec
+from melnet.data.dataset import Passage
+from melnet.data.tracks import Tracks
 from melnet.prime import Prime
 from melnet.sampling import DEFAULT_TEMPERATURE, OnFrame
+from melnet.score import Score, with_loudness
 from melnet.singing import Invert, Model
 
 JOINT_FRAMES = 8  # last frames of a prime that are turned into audio again, together with the sample that follows
@@ -104,6 +107,47 @@ def generate(
     log_mels, audible = drawn[: generation.count], singer_ids[: generation.count]
     joined = _joined(log_mels, audible, model.config.mel, invert, prime) if prime else []
     return Generated(drawn, singer_ids, invert(log_mels, audible), joined)
+
+
+def sing_score(
+    model: Model,
+    generation: GenerationConfig,
+    invert: Invert,
+    scores: Sequence[Score],
+    singers: Sequence[str] = (),
+    on_frame: OnFrame = lambda: None,
+) -> Generated:
+    """Sing scores, one sample of each; parameters as in :func:`generate`.
+
+    Raises
+    ------
+    melnet.score.ScoreError
+        The model is told nothing of the frames.
+    UnknownSinger
+        The model does not know a singer.
+    """
+    frames = max(score.frames for score in scores)
+    drawn = model.sample(
+        frames,
+        count=len(scores),
+        temperature=generation.temperature,
+        top_components=generation.top_components,
+        seed=generation.seed,
+        singer=singers,
+        score=scores,
+        on_frame=on_frame,
+    )
+    singer_ids = model.singer_ids(singers, len(scores))
+    audio = invert(drawn, singer_ids)
+    for i, score in enumerate(scores):
+        if score.loudness_db is not None:
+            audio[i] = with_loudness(audio[i], score.loudness_db, model.config.mel)
+    return Generated(drawn, singer_ids, audio, [])
+
+
+def passage_scores(found: Sequence[Passage], tracks: Tracks) -> list[Score]:
+    """What is sung in passages of recordings, each with the look-ahead of the tracks."""
+    return [Score(tracks.window(item.recording, item.start_frame, len(item.log_mel))) for item in found]
 
 
 def _joined(log_mels: np.ndarray, singers: np.ndarray, mel: MelSpec, invert: Invert, prime: Prime) -> list[np.ndarray]:

@@ -6,6 +6,7 @@ import numpy as np
 from keras import ops
 
 from melnet.backend import Tensor, compiled
+from melnet.data.tracks import FrameTracks
 from melnet.model.mixture import negative_log_likelihood
 from melnet.model.multiscale import TierIndex, inputs_and_target, interleave
 from melnet.model.precision import exact
@@ -40,15 +41,16 @@ class Likelihood:
 
         return compiled(score, tier.weights)
 
-    def by_tier(self, x: np.ndarray, singers: np.ndarray) -> list[np.ndarray]:
+    def by_tier(self, x: np.ndarray, singers: np.ndarray, tracks: FrameTracks | None = None) -> list[np.ndarray]:
         """Nats of each tier's part, the first tier first; arguments as in :meth:`nats`."""
-        nats = []
-        for number, score in enumerate(self._scores, start=1):
-            inputs, target = inputs_and_target(x, singers, TierIndex(number, len(self.tiers)))
+        nats, told = [], tracks.inputs() if tracks else None
+        for number, (tier, score) in enumerate(zip(self.tiers, self._scores, strict=True), start=1):
+            inputs, target = inputs_and_target(x, singers, TierIndex(number, len(self.tiers)), told)
+            inputs = tier.unknown(len(x)) | inputs
             nats.append(ops.convert_to_numpy(score(inputs, target)))
         return nats
 
-    def nats(self, x: np.ndarray, singers: np.ndarray) -> np.ndarray:
+    def nats(self, x: np.ndarray, singers: np.ndarray, tracks: FrameTracks | None = None) -> np.ndarray:
         """Nats of every element, shaped like x.
 
         Parameters
@@ -57,5 +59,7 @@ class Likelihood:
             Normalised log-mel.
         singers : (batch,), int32
             Indices of singers; without effect on tiers that know none.
+        tracks
+            What is sung, (batch, frames + look-ahead, ...); None if that is not known, or the tiers are not told it.
         """
-        return interleave(self.by_tier(x, singers))
+        return interleave(self.by_tier(x, singers, tracks))

@@ -12,6 +12,7 @@ Groups and chunks are padded to one size, which depends on the model and the dev
 are asked for. So a sample is bit-identical whatever is drawn with it, but not from one kind of device to another.
 """
 
+import itertools
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -24,9 +25,20 @@ from keras import ops
 
 from melnet.backend import Tensor, compiled, device_memory, has_accelerator
 from melnet.data.dataset import floored
+from melnet.data.tracks import FrameTracks
 from melnet.model import mixture
 from melnet.model.band_decoder import MOST_LAYERS, BandDecoder
-from melnet.model.multiscale import divisors, interleave, shape, split, target_and_context
+from melnet.model.conditions import LOOK_BACK
+from melnet.model.multiscale import (
+    TierIndex,
+    divisors,
+    frame_rows,
+    interleave,
+    shape,
+    split,
+    target_and_context,
+    tier_tracks,
+)
 from melnet.model.recurrent import put_row, row
 from melnet.model.tier import DecoderState, Inputs, Tier
 
@@ -70,6 +82,11 @@ class SamplingSettings:
         if name == "top_components" and value is not None and value < 1:
             raise ValueError(f"top_components: {value} is not at least 1")
         super().__setattr__(name, value)
+
+
+Conditioner: TypeAlias = Callable[[int, int, int, np.ndarray | None], dict[str, Tensor]]
+"""What a group is told: takes the index of a tier from 0, the first frame and the one after the last, counted from the
+first that is drawn, and the context; gives what :meth:`~melnet.model.tier.Tier.condition` does."""
 
 
 class Noise:
@@ -159,6 +176,7 @@ class Sampler:
         *,
         singers: np.ndarray | None = None,
         prime: np.ndarray | None = None,
+        tracks: FrameTracks | None = None,
         on_frame: OnFrame = lambda: None,
     ) -> np.ndarray:
         """Draw ``count`` spectrograms of ``frames`` frames; equal seeds give equal samples.
@@ -172,6 +190,9 @@ class Sampler:
         prime : (prime frames, bands)
             Normalised log-mel that every sample continues. Its first frames are dropped where the tiers cannot divide
             their number.
+        tracks
+            What each sample is to sing, (count, any number of frames, ...), from its first frame on; None if that is
+            left to the model, as it is in all other frames.
         on_frame
             Called :meth:`steps` times, from several threads; on an accelerator after a chunk, for all of its frames.
 
@@ -194,12 +215,16 @@ class Sampler:
             drawn_singers = np.resize(singers[first : first + group], group)
             noises = self._noises(seed, range(first, first + group))
             eights = -(-min(group, count - first) // GROUP)
+            sung = tracks and tracks.map(
+                lambda track: np.resize(track[first : first + group], (group, *track.shape[1:]))
+            )
 
             def on_frames(number: int) -> None:
                 for _ in range(number * eights):
                     on_frame()
 
-            return self._continue(known, drawn_frames, noises, drawn_singers, settings, chunk, on_frames)
+            condition = self._conditioner(drawn_singers, sung)
+            return self._continue(known, drawn_frames, noises, condition, settings, chunk, on_frames)
 
         with ThreadPoolExecutor(threads) as pool:
             drawn = list(pool.map(draw, range(0, count, group)))
@@ -213,6 +238,7 @@ class Sampler:
         *,
         singer: int = 0,
         prime: np.ndarray | None = None,
+        tracks: FrameTracks | None = None,
     ) -> Iterator[np.ndarray]:
         """Draw one spectrogram without end, ``block`` frames at a time; each is float32 (block, bands), normalised.
 
@@ -227,17 +253,42 @@ class Sampler:
         singers = np.full(GROUP, singer, np.int32)
         noises, known = self._noises(seed, range(GROUP)), self._known(prime)
         known = np.broadcast_to(known, (GROUP, *known.shape))
+        if tracks:
+            tracks = tracks.map(lambda track: np.repeat(track, GROUP, axis=0))
+        conditioner = self._conditioner(singers, tracks)
         if len(self.tiers) == 1:
-            chunk = block if self.chunked else 1
-            condition = self._condition[0]({"singer": singers}) if self.tiers[0].singers else {}
+            chunk, first = block if self.chunked else 1, known.shape[1]
+            condition = free = self._conditioner(singers, None)(0, 0, block, None)
+            told = 0
+            if tracks:
+                frames = max(track.shape[1] for track in tracks.inputs().values())
+                told = _round_up(frames + LOOK_BACK, block)  # after which nothing that is told is seen
+                condition = conditioner(0, -first, told, None)
             state = self._start(0, known, condition)
-            while True:
-                state, x = self._frames(0, state, condition, noises[0](block), settings, chunk)
+            for at in itertools.count(step=block):
+                now = condition if at < told else free
+                state, x = self._frames(0, state, now, noises[0](block), settings, chunk, first=first + at)
                 yield x[0]
-        while True:
-            x = self._continue(known, block, noises, singers, settings, CHUNK_FRAMES if self.chunked else 1)
-            yield x[0]
-            known = x
+        for at in itertools.count(step=block):
+            chunk = CHUNK_FRAMES if self.chunked else 1
+            known = self._continue(known, block, noises, conditioner, settings, chunk, at=at)
+            yield known[0]
+
+    def _conditioner(self, singers: np.ndarray, tracks: FrameTracks | None) -> Conditioner:
+        """See :data:`Conditioner`, for the singers (group,) and what they sing, (group, frames, ...)."""
+        tiers = len(self.tiers)
+
+        def condition(i: int, first: int, last: int, context: np.ndarray | None) -> dict[str, Tensor]:
+            tier, index = self.tiers[i], TierIndex(i + 1, tiers)
+            inputs: Inputs = {"singer": singers, **tier.unknown(len(singers))}
+            if context is not None:
+                inputs["context"] = context
+            if tracks:
+                ahead = tier.lookahead * int(frame_rows(*index).step)
+                inputs |= tier_tracks(tracks.span(first, last + ahead).inputs(), last - first, index)
+            return self._condition[i](inputs) if tier.singers or tier.sung or context is not None else {}
+
+        return condition
 
     def _known(self, prime: np.ndarray | None) -> np.ndarray:
         """The frames that samples continue, as many as the tiers can divide; (frames, bands)."""
@@ -255,18 +306,20 @@ class Sampler:
         known: np.ndarray,
         frames: int,
         noises: Sequence[Noise],
-        singers: np.ndarray,
+        conditioner: Conditioner,
         settings: SamplingSettings,
         chunk: int,
         on_frames: OnFrames = lambda number: None,
+        at: int = 0,
     ) -> np.ndarray:
-        """The ``frames`` frames (group, frames, bands) that follow the known ones of a group."""
+        """The ``frames`` frames (group, frames, bands) that follow the known ones of a group.
+
+        ``at`` is the first of them, counted from the first that is drawn.
+        """
         parts: list[np.ndarray] = []
-        for i, (tier, part) in enumerate(zip(self.tiers, split(known, len(self.tiers)), strict=True)):
-            inputs: Inputs = {"singer": singers}
-            if parts:
-                inputs["context"] = interleave(parts)
-            condition = self._condition[i](inputs) if parts or tier.singers else {}
+        for i, part in enumerate(split(known, len(self.tiers))):
+            context = interleave(parts) if parts else None
+            condition = conditioner(i, at - known.shape[1], at + frames, context)
             state, first = self._start(i, part, condition), part.shape[1]
             draws = noises[i](shape(i + 1, len(self.tiers), frames, 0).frames)
             _, x = self._frames(i, state, condition, draws, settings, chunk, on_frames, first)
@@ -391,7 +444,7 @@ def sample_bytes(tier: Tier, known: int, drawn: int) -> int:
     """
     features = 4 * tier.bands * tier.hidden  # bytes of a frame
     layer = 2 * tier.time_delayed[0].time.states + 1 + tier.time_delayed[0].time.gates
-    frames = known + drawn if tier.features else known
+    frames = known + drawn if tier.features or tier.sung else known
     return features * (len(tier.time_delayed) * layer + PASS_TENSORS * (1 + frames))
 
 

@@ -1,9 +1,9 @@
 """A trained model on disk.
 
-``melnet.json`` holds what all tiers share: how spectrograms are made and normalised, the tiers, the singers. It is
-written before training. Each tier then adds its weights, ``tier-1.weights.h5``, and ``tiers/tier-1.json``: its
-settings, the hash of its weights, and the hash of the ``melnet.json`` it was trained for. So a change to one tier's
-settings changes that tier's files only.
+``melnet.json`` holds what all tiers share: how spectrograms are made and normalised, the tiers, the singers, what the
+model is told of each frame. It is written before training. Each tier then adds its weights, ``tier-1.weights.h5``, and
+``tiers/tier-1.json``: its settings, the hash of its weights, and the hash of the ``melnet.json`` it was trained for. So
+a change to one tier's settings changes that tier's files only.
 
 These files are all that generating audio needs. They hold numbers and settings, no code.
 """
@@ -20,7 +20,8 @@ from pydantic import TypeAdapter
 from melnet.audio.mel import MelSpec
 from melnet.data.atomic import atomic_write, write_json
 from melnet.data.dataset import Normalisation
-from melnet.model.multiscale import TierIndex, shape
+from melnet.data.tracks import Condition, Tracks, TracksError, Vocabulary
+from melnet.model.multiscale import TierIndex, shape, tier_lookahead
 from melnet.model.precision import Precision
 from melnet.model.tier import Tier
 from melnet.model_files import FORMAT, STRICT, ModelError, load_weights, read_settings, save_weights
@@ -45,6 +46,21 @@ class TierConfig:
 
 
 @dataclass(frozen=True)
+class FrameConditioning:
+    """What a model is told of each frame; see :class:`melnet.data.tracks.FrameTracks`."""
+
+    conditions: tuple[Condition, ...]
+    lookahead: int
+    """frames of a spectrogram that it is told ahead"""
+    vocabulary: Vocabulary
+    """its phonemes"""
+    range_hz: tuple[float, float] | None
+    """pitches between which most of the melodies of the training data lie; None without any"""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """Settings that all tiers share; the content of ``melnet.json``."""
 
@@ -61,6 +77,8 @@ class ModelConfig:
     singers: list[str]
     """names in the order of the singer ids; empty if the model is not conditioned on singers"""
     normalisation: Normalisation
+    frame_conditioning: FrameConditioning | None = None
+    """None for a model that is told nothing of the frames"""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -77,7 +95,9 @@ class ModelConfig:
 
     def to_json(self) -> str:
         """The text of ``melnet.json``."""
-        return json.dumps({"format": FORMAT, **_CONFIG.dump_python(self)}, indent=2) + "\n"
+        # Without conditions the file is the one that earlier versions wrote, and read.
+        left_out = None if self.frame_conditioning else {"frame_conditioning"}
+        return json.dumps({"format": FORMAT, **_CONFIG.dump_python(self, exclude=left_out)}, indent=2) + "\n"
 
 
 _CONFIG = TypeAdapter(ModelConfig)
@@ -122,7 +142,7 @@ def build_tier(
     """
     if seed is not None:
         keras.utils.set_random_seed(seed)
-    index = config.tier_index(name)
+    index, told = config.tier_index(name), config.frame_conditioning
     return Tier(
         bands=shape(*index, config.frames, config.mel.n_mels).bands,
         layers=tier_config.layers,
@@ -132,10 +152,31 @@ def build_tier(
         cell=config.cell,
         feature_layers=0 if index.number == 1 else tier_config.feature_layers or tier_config.layers,
         singers=len(config.singers),
+        melody=told is not None and "melody" in told.conditions,
+        phonemes=told.vocabulary.size if told and "phonemes" in told.conditions else 0,
+        lookahead=tier_lookahead(*index, told.lookahead) if told else 0,
         recompute=recompute,
         precision=precision,
         name=name.replace("-", "_"),
     )
+
+
+def read_tracks(config: ModelConfig, folder: Path) -> Tracks | None:
+    """The tracks in a folder that a model is told; None for a model that is told none.
+
+    Raises
+    ------
+    melnet.data.tracks.TracksError
+        The file cannot be used, or has other phonemes than the model.
+    """
+    told = config.frame_conditioning
+    if told is None:
+        return None
+    tracks = Tracks(folder, told.conditions, told.lookahead)
+    tracks.check(config.mel)
+    if "phonemes" in told.conditions and tracks.spec.vocabulary.names != told.vocabulary.names:
+        raise TracksError(f"{tracks.path}: has other {told.vocabulary.unit} than the model; train again")
+    return tracks
 
 
 def save_config(folder: Path, config: ModelConfig) -> None:

@@ -4,6 +4,7 @@ Everything comes from one folder, ``models/`` of a finished run; see :mod:`melne
 """
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from melnet.audio.griffin_lim import mel_to_audio
 from melnet.audio.integrity import UnusableAudio
 from melnet.audio.spectrogram import log_mel
 from melnet.data.dataset import UnknownSinger, ids_of
+from melnet.data.tracks import CONDITIONS, FrameTracks
 from melnet.likelihood import Likelihood
 from melnet.model.precision import Precision
 from melnet.model.tier import Tier
@@ -23,6 +25,7 @@ from melnet.prime import PRIME_SECONDS, Prime, read_prime
 from melnet.sampling import DEFAULT_TEMPERATURE, OnFrame, Sampler, SamplingSettings
 from melnet.saved import ModelConfig
 from melnet.saved import load as load_tiers
+from melnet.score import Score, ScoreError, range_warning, read_score, with_loudness
 from melnet.streaming import GriffinLimStream, Stream
 from melnet.vocoder.saved import GRIFFIN_LIM, VOCODER, Inversion, load_vocoder
 from melnet.vocoder.synthesis import Vocoder
@@ -35,6 +38,8 @@ Singers: TypeAlias = str | Sequence[str] | None
 """a singer, or several who take turns from item to item; None: all that the model knows"""
 WantedInversion: TypeAlias = Inversion | Literal["auto"]
 """``auto`` is the one that did better on the validation split, and Griffin-Lim without a vocoder"""
+Sung: TypeAlias = str | Path | Score | Sequence[Score]
+"""what is to be sung: a score, the path of one, or several that samples take in turn"""
 Invert: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """log-mel (items, frames, bands) and singer ids (items,) -> audio (items, (frames - 1) * hop_length)"""
 
@@ -89,7 +94,7 @@ class Model:
 
     def sing(
         self,
-        seconds: float,
+        seconds: float | None = None,
         *,
         count: int = 1,
         temperature: float = DEFAULT_TEMPERATURE,
@@ -98,24 +103,30 @@ class Model:
         singer: Singers = None,
         prime: str | Path | Prime | None = None,
         prime_seconds: float = PRIME_SECONDS,
+        score: Sung | None = None,
         inversion: WantedInversion = "auto",
         on_frame: OnFrame = lambda: None,
     ) -> np.ndarray:
-        """Audio of new samples, float32 (count, seconds * sample_rate), not limited to ±1.
+        """Audio of new samples, float32 (count, samples), not limited to ±1.
+
+        Where a recording is followed, each sample also has its loudness.
 
         Parameters
         ----------
+        seconds
+            Of each sample; None: those of the score.
         inversion
             ``vocoder``, ``griffin-lim`` or ``auto``.
-        count, temperature, top_components, seed, singer, prime, prime_seconds, on_frame
+        count, temperature, top_components, seed, singer, prime, prime_seconds, score, on_frame
             See :meth:`sample`, which also has the errors.
         """
         invert = self.inverter(inversion, seed)
-        samples = round(seconds * self.sample_rate)
-        if samples < 1:
+        samples = None if seconds is None else round(seconds * self.sample_rate)
+        if samples is not None and samples < 1:
             raise ValueError(f"seconds: {seconds} is less than one sample")
+        scores = None if score is None else self._scores(score)
         log_mels = self.sample(
-            self.frames(seconds),
+            None if seconds is None else self.frames(seconds),
             count=count,
             temperature=temperature,
             top_components=top_components,
@@ -123,13 +134,18 @@ class Model:
             singer=singer,
             prime=prime,
             prime_seconds=prime_seconds,
+            score=scores,
             on_frame=on_frame,
         )
-        return invert(log_mels, self.singer_ids(singer, count))[:, :samples]
+        audio = invert(log_mels, self.singer_ids(singer, count))[:, :samples]
+        for i in range(count):
+            if scores and (loudness_db := scores[i % len(scores)].loudness_db) is not None:
+                audio[i] = with_loudness(audio[i], loudness_db, self.config.mel)
+        return audio
 
     def sample(
         self,
-        frames: int,
+        frames: int | None = None,
         *,
         count: int = 1,
         temperature: float = DEFAULT_TEMPERATURE,
@@ -138,12 +154,15 @@ class Model:
         singer: Singers = None,
         prime: str | Path | Prime | None = None,
         prime_seconds: float = PRIME_SECONDS,
+        score: Sung | None = None,
         on_frame: OnFrame = lambda: None,
     ) -> np.ndarray:
         """New log-mel spectrograms, float32 (count, frames, bands), in nats of mel power.
 
         Parameters
         ----------
+        frames
+            Of each sample; None: those of the longest score.
         temperature, top_components
             See :func:`melnet.model.mixture.sample`: lower values are more conservative, 1 is the model's own
             distribution.
@@ -155,6 +174,8 @@ class Model:
             A recording, or the path of one, whose end every sample continues.
         prime_seconds
             How much of its end is listened to.
+        score
+            What is to be sung, see :data:`Sung`; behind its end, and without one, that is left to the model.
         on_frame
             Called for each of :meth:`steps`, from several threads.
 
@@ -164,10 +185,18 @@ class Model:
             The model does not know the singer.
         UnusableAudio
             The prime cannot be read, is too short or silent.
+        ScoreError
+            The model was trained without melody and phonemes, and cannot be given a score. Reading one from a path has
+            the errors of :meth:`read_score`.
         ValueError
-            A number is out of range.
+            A number is out of range, or there are neither frames nor a score.
         """
         normalisation = self.config.normalisation
+        scores = [] if score is None else self._scores(score)
+        if frames is None:
+            if not scores:
+                raise ValueError("a number of frames, or a score, is needed")
+            frames = max(2, *(score.frames for score in scores))  # one frame has no duration
         sampled = self._sampler.sample(
             count,
             frames,
@@ -175,9 +204,29 @@ class Model:
             SamplingSettings(temperature, top_components),
             singers=self.singer_ids(singer, count),
             prime=self._known(prime, prime_seconds),
+            tracks=self._tracks(scores, count) if scores else None,
             on_frame=on_frame,
         )
         return normalisation.denormalise(sampled)
+
+    def read_score(self, path: str | Path, *, transpose: float = 0.0, tempo: float = 1.0) -> Score:
+        """Read what is to be sung; see :func:`melnet.score.read_score`, which also has the parameters and errors.
+
+        A score that leaves the range of the recordings the model learned from is sung all the same, with a warning.
+
+        Raises
+        ------
+        ScoreError
+            The model was trained without melody.
+        """
+        told = self.config.frame_conditioning
+        if told is None or "melody" not in told.conditions:
+            raise ScoreError(f"{path}: the model was trained without melody, and takes no score")
+        vocabulary = told.vocabulary if "phonemes" in told.conditions else None
+        score = read_score(Path(path), self.config.mel, vocabulary, transpose=transpose, tempo=tempo)
+        if told.range_hz and (warning := range_warning(score, told.range_hz)):
+            warnings.warn(f"{path}: {warning}", stacklevel=2)
+        return score
 
     def steps(self, count: int, frames: int) -> int:
         """How often :meth:`sample` calls ``on_frame``."""
@@ -228,10 +277,13 @@ class Model:
         singer: str | None = None,
         prime: str | Path | Prime | None = None,
         prime_seconds: float = PRIME_SECONDS,
+        score: str | Path | Score | None = None,
         inversion: WantedInversion = "auto",
         chunk_seconds: float = 0.25,
     ) -> Stream:
         """Audio without end, in chunks of float32 (chunk_seconds * sample_rate,); the memory it takes does not grow.
+
+        After a score it goes on as the model likes. It has the loudness of no recording.
 
         ``stream.settings.temperature`` and ``stream.settings.top_components`` can be changed at any time. Chunks join
         without a seam: the vocoder carries its state on, and Griffin-Lim's blocks are crossfaded.
@@ -255,6 +307,7 @@ class Model:
             STREAMED_FRAMES if len(self.tiers) == 1 else config.frames,
             singer=singer_id,
             prime=self._known(prime, prime_seconds),
+            tracks=None if score is None else self._tracks(self._scores(score), 1),
         )
         frames = map(config.normalisation.denormalise, normalised)
         if (vocoder := self._vocoder(inversion)) is None:
@@ -328,6 +381,28 @@ class Model:
                 known = f"it knows {', '.join(self.singers)}" if self.singers else "it was trained without singers"
                 raise UnknownSinger(f"the model does not know {name!r}; {known}")
         return np.resize(ids_of(names or [""], self.singers), count)
+
+    def _scores(self, score: Sung) -> Sequence[Score]:
+        if self.config.frame_conditioning is None:
+            raise ScoreError("the model was trained without melody and phonemes, and takes no score")
+        if isinstance(score, str | Path):
+            score = self.read_score(score)
+        return [score] if isinstance(score, Score) else score
+
+    def _tracks(self, scores: Sequence[Score], count: int) -> FrameTracks:
+        """What ``count`` samples sing, who take turns: (count, frames of the longest score, ...)."""
+        told = self.config.frame_conditioning
+        assert told
+        frames = max(score.frames for score in scores)
+        nothing = {"melody": np.zeros((1, 0, 2), np.float32), "phonemes": np.zeros((1, 0), np.int32)}
+
+        def tracks(score: Score) -> FrameTracks:
+            given = nothing | {name: track[None] for name, track in score.tracks.inputs().items()}
+            return FrameTracks(*(given[name] if name in told.conditions else None for name in CONDITIONS)).span(
+                0, frames
+            )
+
+        return FrameTracks.joined([tracks(scores[i % len(scores)]) for i in range(count)], np.concatenate)
 
     def _known(self, prime: str | Path | Prime | None, seconds: float) -> np.ndarray | None:
         """Normalised log-mel of a prime."""

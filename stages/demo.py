@@ -1,7 +1,7 @@
-"""Synthesise the built-in corpus, songs of one singing voice: data/demo/song-*.wav.
+"""Synthesise the built-in corpus, songs of one singing voice: data/demo/song-*.wav, and their phonemes, song-*.lab.
 
-Writes demo.files songs as 16-bit mono WAV at demo.sample_rate. Together they last demo.minutes and a little more, since
-each ends with a whole phrase. Equal settings give equal bytes.
+Writes demo.files songs as 16-bit mono WAV at demo.sample_rate, with HTK labels beside each. Together they last
+demo.minutes and a little more, since each ends with a whole phrase. Equal settings give equal bytes.
 """
 
 import time

@@ -7,7 +7,8 @@ and the lower bands of the same frame. The baselines are fitted on the train spl
 on the log floor (mel.floor), which are easy to predict; ..._above_floor are the figures over the other elements.
 ..._log_mel are in nats per element of the log-mel before normalisation, in which corpora can be compared. nll_train is
 the nll of as many random windows of the train split: far below nll, it shows over-fitting. tiers.TIER is the nll over
-the elements that one tier models.
+the elements that one tier models. For a model that is told what is sung (model.condition_on), nll_without.CONDITION is
+the nll of the test split where it is not told: what the condition is worth in nats.
 """
 
 import time
@@ -17,11 +18,11 @@ from melnet.data.dataset import steps_per_epoch
 from melnet.data.shards import Shards
 from melnet.evaluation import evaluate as score
 from melnet.evaluation import fit_baselines
-from melnet.saved import load
+from melnet.saved import load, read_tracks
 from stages.command import main
 from stages.execution.gpus import keras_device
 from stages.parameters import Params
-from stages.paths import METRICS, MODELS, SHARDS
+from stages.paths import METRICS, MODELS, SHARDS, TRACKS
 from stages.progress import progress
 
 
@@ -39,10 +40,19 @@ def evaluate(params: Params) -> None:
     )
     baselines = fit_baselines(config, train, settings.baseline_frames)
     with progress(total=2 * steps, label="evaluate", unit="steps") as bar:
-        metrics = score(config, tiers, baselines, train, test, settings.batch_size, bar.update)
+        metrics = score(
+            config,
+            tiers,
+            baselines,
+            train,
+            test,
+            settings.batch_size,
+            tracks=read_tracks(config, TRACKS),
+            on_batch=bar.update,
+        )
     write_json(METRICS / "evaluate.json", metrics)
     write_json(MODELS / "baselines.json", baselines.to_dict())
-    figures = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name != "tiers")
+    figures = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items() if isinstance(value, float))
     print(f"{METRICS / 'evaluate.json'}: {len(test)} slices, {figures}; {time.monotonic() - started:.0f} s")
 
 

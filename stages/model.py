@@ -1,8 +1,8 @@
 """Lay out the model before its tiers are trained: models/melnet.json.
 
-It holds what all tiers share: mel spectrogram, normalisation, names of the tiers and of the singers. Each tier is then
-trained by itself (stages.train), so that changing one tier leaves the others as they are. Files of tiers that
-model.tiers no longer names are removed.
+It holds what all tiers share: mel spectrogram, normalisation, names of the tiers and of the singers, and what the model
+is told of each frame (model.condition_on, model.lookahead). Each tier is then trained by itself (stages.train), so that
+changing one tier leaves the others as they are. Files of tiers that model.tiers no longer names are removed.
 """
 
 import re
@@ -10,11 +10,12 @@ import time
 
 from melnet.data.dataset import Normalisation
 from melnet.data.shards import Shards
-from melnet.saved import ModelConfig, save_config
+from melnet.data.tracks import CONDITIONS, Tracks
+from melnet.saved import FrameConditioning, ModelConfig, save_config
 from stages.command import main
 from stages.corpus.singers import known_singers
-from stages.parameters import Params
-from stages.paths import METRICS, MODELS, PLOTS, SHARDS
+from stages.parameters import Model, Params
+from stages.paths import METRICS, MODELS, PLOTS, SHARDS, TRACKS
 
 TIER_FOLDERS = (MODELS, MODELS / "tiers", METRICS / "train", METRICS / "history", PLOTS / "training")
 
@@ -31,15 +32,26 @@ def model(params: Params) -> None:
         tiers=settings.tier_names,
         singers=singers,
         normalisation=Normalisation.read(SHARDS / "normalisation.json"),
+        frame_conditioning=_frame_conditioning(settings),
         **settings.model_dump(include={"cell", "num_components", "min_sigma"}),
     )
     save_config(MODELS, config)
     _remove_other_tiers(config.tiers)
     known = f", {len(singers)} singers" if singers else ""
+    if told := config.frame_conditioning:
+        known += f", told {' and '.join(told.conditions)}"
     print(
         f"{MODELS / 'melnet.json'}: {len(config.tiers)} tiers of {config.cell.upper()}s{known}; "
         f"{time.monotonic() - started:.0f} s"
     )
+
+
+def _frame_conditioning(settings: Model) -> FrameConditioning | None:
+    conditions = tuple(name for name in CONDITIONS if name in settings.conditions)
+    if not conditions:
+        return None
+    spec = Tracks(TRACKS, conditions).spec
+    return FrameConditioning(conditions, settings.lookahead, spec.vocabulary, spec.range_hz)
 
 
 def _remove_other_tiers(tiers: list[str]) -> None:

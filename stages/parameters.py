@@ -6,7 +6,7 @@ Nothing heavy is imported here, so that a wrong value is reported before any wor
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -86,11 +86,20 @@ class Tier(Section):
     feature_layers: int | None = Field(default=None, ge=1)
 
 
+Condition = Literal["singer", "melody", "phonemes"]
+
+
+def _listed(value: Any) -> Any:
+    """A word alone is a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
 class Model(Section):
     cell: Literal["lstm", "gru"]
     num_components: int = Field(ge=1)
     min_sigma: Finite = Field(gt=0, lt=1)
-    condition_on: Literal["singer"] | None
+    condition_on: Annotated[list[Condition], Field(min_length=1), BeforeValidator(_listed)] | None
+    lookahead: int = Field(ge=0, le=1000)
     tiers: dict[Annotated[str, Field(pattern=TIER_NAME)], Tier] = Field(min_length=1, max_length=16)
 
     @model_validator(mode="after")
@@ -98,9 +107,16 @@ class Model(Section):
         expected = [f"tier-{i + 1}" for i in range(len(self.tiers))]
         if self.tier_names != expected:
             raise ValueError(f"tiers: {', '.join(self.tiers)} should be {', '.join(expected)}")
+        if len(set(self.conditions)) < len(self.conditions):
+            raise ValueError(f"condition_on: {', '.join(self.conditions)} names one twice")
         if self.tiers["tier-1"].feature_layers is not None:
             raise ValueError("tiers.tier-1.feature_layers: the first tier has no earlier ones to take features from")
         return self
+
+    @property
+    def conditions(self) -> list[Condition]:
+        """What the model is told, if anything."""
+        return self.condition_on or []
 
     @property
     def tier_names(self) -> list[str]:
@@ -121,6 +137,7 @@ class Train(Section):
     lr_halving_epochs: int = Field(ge=1)
     clip_norm: Finite = Field(gt=0)
     ema_decay: Finite = Field(ge=0, lt=1)
+    condition_dropout: Finite = Field(ge=0, le=1)
     recompute: bool
     precision: Literal["float32", "bfloat16"] = "float32"
     seed: int = Field(ge=0, lt=2**32)
@@ -182,6 +199,9 @@ class Generate(Section):
     singer: Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)] | None
     prime: Annotated[str, Field(min_length=1)] | None
     prime_seconds: Finite = Field(gt=0)
+    score: Annotated[str, Field(min_length=1)] | None
+    transpose: Finite = Field(ge=-48, le=48)
+    tempo: Finite = Field(ge=0.1, le=10)
     seed: int = Field(ge=0, lt=2**32)
     precision: Literal["float32", "bfloat16"] = "float32"
     inversion: Literal["auto", "vocoder", "griffin-lim"]
@@ -234,8 +254,10 @@ class Params(Section):
         check_divisible("train.window_frames", self.train.window_frames, frames, tiers)
         check_divisible("mel.n_mels", self.mel.n_mels, bands, tiers)
         singer, count = self.generate.singer, self.generate.count
-        if singer is not None and self.model.condition_on is None:
+        if singer is not None and "singer" not in self.model.conditions:
             raise ValueError(f"generate.singer: {singer!r} needs model.condition_on: singer")
+        if self.generate.score is not None and "melody" not in self.model.conditions:
+            raise ValueError(f"generate.score: {self.generate.score!r} needs model.condition_on: melody")
         if isinstance(singer, list) and len(singer) != count:
             raise ValueError(f"generate.singer: {len(singer)} names for generate.count: {count} samples")
         return self

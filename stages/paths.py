@@ -7,6 +7,7 @@ DEMO = Path("data/demo")
 CLEAN = Path("data/24k")
 PITCH = Path("data/pitch")
 SHARDS = Path("data/shards")
+TRACKS = Path("data/tracks")
 MODELS = Path("models")
 SAMPLES = Path("samples")
 SPECTROGRAMS = SAMPLES / "spectrograms.parquet"

@@ -25,7 +25,17 @@ from tabulate import tabulate
 from melnet.data.atomic import write_json
 from melnet.data.dataset import Normalisation, ProcessShard, UnknownSinger, WindowTooLong
 from melnet.data.shards import ShardError, Shards
-from melnet.saved import ModelConfig, ModelError, TierConfig, build_tier, load_config, save_tier, tier_config_path
+from melnet.data.tracks import TracksError
+from melnet.saved import (
+    ModelConfig,
+    ModelError,
+    TierConfig,
+    build_tier,
+    load_config,
+    read_tracks,
+    save_tier,
+    tier_config_path,
+)
 from melnet.training import devices
 from melnet.training.checkpoint import Checkpoint, finished_epochs
 from melnet.training.cost import Cost, costs
@@ -37,7 +47,7 @@ from stages.epoch_progress import EpochProgress
 from stages.execution.gpus import device_memory, keras_device
 from stages.fingerprint import fingerprint
 from stages.parameters import Params
-from stages.paths import CHECKPOINTS, METRICS, MODELS, SHARDS
+from stages.paths import CHECKPOINTS, METRICS, MODELS, SHARDS, TRACKS
 
 LOGS = Path("logs")
 
@@ -73,7 +83,7 @@ def train(params: Params, tier: str | None = None, describe: bool = False, memor
         _train_tiers(params, config, tiers if tier is None else [tier])
     except WindowTooLong as error:
         raise StageError(f"train.window_frames: {error}") from error
-    except (ShardError, ModelError, TrainingDiverged, UnknownSinger) as error:
+    except (ShardError, ModelError, TracksError, TrainingDiverged, UnknownSinger) as error:
         raise StageError(str(error)) from error
 
 
@@ -142,6 +152,7 @@ def _train_tier(params: Params, config: ModelConfig, name: str, shard: ProcessSh
         config.normalisation,
         config.tier_index(name),
         config.singers,
+        read_tracks(config, TRACKS),
         shard,
     )
     settings = TrainConfig(**params.train.schedule)
@@ -239,7 +250,7 @@ def model_costs(params: Params) -> dict[str, Cost]:
         mel=params.mel_spec,
         frames=params.train.window_frames,
         tiers=params.model.tier_names,
-        singers=["first", "second"] if params.model.condition_on else [],
+        singers=["first", "second"] if "singer" in params.model.conditions else [],
         normalisation=Normalisation.identity(params.mel.n_mels),
         **params.model.model_dump(include={"cell", "num_components", "min_sigma"}),
     )

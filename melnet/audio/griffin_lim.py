@@ -16,7 +16,7 @@ import scipy.fft
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # carries no types
 
 from melnet.audio.mel import MelSpec, filterbank
-from melnet.audio.spectrogram import frame_signal, hann_window, mel_power
+from melnet.audio.spectrogram import frame_signal, hann_window, mel_power, overlap_add
 
 # With mel power as the constraint, 0.9 ends lower than Perraudin's 0.99 for magnitudes (16 to 64 iterations).
 MOMENTUM = 0.9
@@ -28,7 +28,7 @@ class Stft:
     def __init__(self, frames: int, n_fft: int, hop_length: int) -> None:
         self.frames, self.n_fft, self.hop_length = frames, n_fft, hop_length
         self.window = hann_window(n_fft)
-        energy = self._overlap_add(np.broadcast_to(self.window, (frames, n_fft)))
+        energy = overlap_add(np.broadcast_to(np.square(self.window), (frames, n_fft)), hop_length)
         # Only the output is audible: the half windows before frame 0 and after the last frame stay zero.
         self.audible = slice(n_fft // 2, n_fft // 2 + (frames - 1) * hop_length)
         self.scale = np.zeros_like(energy)
@@ -42,18 +42,9 @@ class Stft:
 
     def inverse(self, spectrum: np.ndarray) -> np.ndarray:
         """Signal (n,) whose spectrum is nearest to ``spectrum`` (frames, 1 + n_fft // 2) in the least-squares sense."""
-        return self._overlap_add(scipy.fft.irfft(spectrum, n=self.n_fft, axis=1)) * self.scale
-
-    def _overlap_add(self, frames: np.ndarray) -> np.ndarray:
-        """Sum of frames (frames, n_fft), windowed, each one hop after the last; the length is a multiple of the hop."""
-        parts = -(-self.n_fft // self.hop_length)
-        padded = np.zeros((self.frames, parts * self.hop_length), np.float32)
-        np.multiply(frames, self.window, out=padded[:, : self.n_fft])
-        hops = padded.reshape(self.frames, parts, self.hop_length)
-        total = np.zeros((self.frames + parts - 1, self.hop_length), np.float32)
-        for part in range(parts):
-            total[part : part + self.frames] += hops[:, part]
-        return total.reshape(-1)
+        frames = scipy.fft.irfft(spectrum, n=self.n_fft, axis=1)
+        frames *= self.window
+        return overlap_add(frames, self.hop_length) * self.scale
 
 
 def mel_to_audio(log_mels: np.ndarray, spec: MelSpec, iterations: int, seed: int) -> np.ndarray:

@@ -44,6 +44,23 @@ def frame_signal(samples: np.ndarray, n_fft: int, hop_length: int) -> np.ndarray
     return np.lib.stride_tricks.sliding_window_view(samples, n_fft)[::hop_length]
 
 
+def overlap_add(frames: np.ndarray, hop_length: int) -> np.ndarray:
+    """Sum of frames (..., frames, length), each one hop after the last; float32 (..., samples), whole hops.
+
+    >>> overlap_add(np.ones((3, 4)), hop_length=2).tolist()
+    [1.0, 1.0, 2.0, 2.0, 2.0, 2.0, 1.0, 1.0]
+    """
+    *items, count, length = frames.shape
+    parts = -(-length // hop_length)
+    padded = np.zeros((*items, count, parts * hop_length), np.float32)
+    padded[..., :length] = frames
+    pieces = padded.reshape(*items, count, parts, hop_length)
+    total = np.zeros((*items, count + parts - 1, hop_length), np.float32)
+    for part in range(parts):
+        total[..., part : part + count, :] += pieces[..., part, :]
+    return total.reshape(*items, -1)
+
+
 def frame_count(samples: int, spec: MelSpec) -> int:
     """Number of frames of a recording of so many samples: one every ``hop_length``, the first at sample 0.
 

@@ -4,7 +4,7 @@ Both hold a bounded number of slices in memory, whatever the size of the data se
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NamedTuple, Self, TypeAlias
@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import PlainSerializer, PlainValidator, TypeAdapter
 
 from melnet.data.shards import Shards
+from melnet.data.tracks import FrameTracks, Tracks
 from melnet.errors import MelnetError
 
 # Slices that the windows of an epoch are drawn from: 42,000 of 50 x 32, which is twelve hours of audio.
@@ -85,6 +86,9 @@ class Batch(NamedTuple):
     """float32 (batch_size,), 1 for a window or slice and 0 for padding"""
     singers: np.ndarray
     """int32 (batch_size,), the id of each one's singer; 0 where no singers are named"""
+    tracks: FrameTracks | None = None
+    """what is sung at each frame and in the look-ahead after the last one, (batch_size, frames + lookahead, ...);
+    zeros for padding; None where no tracks are given"""
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,9 @@ class ProcessShard:
     def rows(self, batch: Batch) -> Batch:
         """The rows of this process, out of a batch whose size ``processes`` divides."""
         size = len(batch.x) // self.processes
-        return Batch(*(column[self.index * size : (self.index + 1) * size] for column in batch))
+        part = slice(self.index * size, (self.index + 1) * size)
+        tracks = None if batch.tracks is None else batch.tracks.map(lambda track: track[part])
+        return Batch(batch.x[part], batch.weights[part], batch.singers[part], tracks)
 
 
 class UnknownSinger(MelnetError):
@@ -124,7 +130,11 @@ def ids_of(names: Sequence[str], known: Sequence[str]) -> np.ndarray:
 
 
 def batches(
-    shards: Shards, normalisation: Normalisation, batch_size: int, singers: Sequence[str] = ()
+    shards: Shards,
+    normalisation: Normalisation,
+    batch_size: int,
+    singers: Sequence[str] = (),
+    tracks: Tracks | None = None,
 ) -> Iterator[Batch]:
     """All slices once, in the order in which they were written.
 
@@ -132,14 +142,34 @@ def batches(
     ----------
     singers
         Names whose positions are the singer ids; without any, all ids are 0.
+    tracks
+        What is sung in the recordings; None if the batches are to have no tracks.
 
     Raises
     ------
     UnknownSinger
         The singer of a slice is not among ``singers``.
+    melnet.data.tracks.TracksError
+        There are no tracks of a recording, or they have other frames.
     """
-    slices = (item for group in range(len(shards.groups)) for item in _slices(shards, group, singers))
-    yield from _batched(slices, normalisation, batch_size)
+    slices = (
+        item
+        for group in range(len(shards.groups))
+        for item in zip(shards.read_group(group), _singer_ids(shards, group, singers), strict=True)
+    )
+    slice_tracks = None if tracks is None else _slice_tracks(shards, tracks)
+    for first in slices:
+        x = np.zeros((batch_size, *first[0].shape), np.float32)
+        weights, singer_ids = np.zeros(batch_size, np.float32), np.zeros(batch_size, np.int32)
+        count = 0
+        # Each slice is copied at once, since a view would keep its whole row group alive.
+        for mel, singer_id in itertools.chain([first], itertools.islice(slices, batch_size - 1)):
+            x[count], singer_ids[count] = mel, singer_id
+            count += 1
+        x[:count] = normalisation.normalise(x[:count])
+        weights[:count] = 1
+        of_batch = None if slice_tracks is None else _padded(itertools.islice(slice_tracks, count), batch_size)
+        yield Batch(x, weights, singer_ids, of_batch)
 
 
 def steps_per_epoch(rows: int, batch_size: int) -> int:
@@ -234,22 +264,15 @@ class Stretch(NamedTuple):
 
 def stretches(shards: Shards) -> list[Stretch]:
     """Join the slices of a split into stretches, in the order in which they were written."""
-    return list(_each_stretch(shards))
-
-
-def _each_stretch(shards: Shards) -> Iterator[Stretch]:
+    found: list[Stretch] = []
     length = shards.spec.frames
-    last: Stretch | None = None
     singers = (name for group in range(len(shards.groups)) for name in shards.read_singers(group))
     for (recording, start), singer in zip(shards.positions(), singers, strict=True):
-        if last and (last.recording, last.first + last.frames) == (recording, start):
-            last = last._replace(frames=last.frames + length)
-            continue
-        if last:
-            yield last
-        last = Stretch(recording, singer, start, length)
-    if last:
-        yield last
+        if found and (found[-1].recording, found[-1].first + found[-1].frames) == (recording, start):
+            found[-1] = found[-1]._replace(frames=found[-1].frames + length)
+        else:
+            found.append(Stretch(recording, singer, start, length))
+    return found
 
 
 class TrainingWindows:
@@ -265,11 +288,15 @@ class TrainingWindows:
         Frames of a window.
     singers
         Names whose positions are the singer ids; without any, all ids are 0.
+    tracks
+        What is sung in the recordings; None if the batches are to have no tracks. They change no choice of windows.
 
     Raises
     ------
     WindowTooLong
         No stretch that is read at once has ``frames`` frames.
+    melnet.data.tracks.TracksError
+        The tracks have other frames.
 
     >>> from tempfile import TemporaryDirectory
     >>> from melnet.audio.mel import MelSpec
@@ -284,14 +311,23 @@ class TrainingWindows:
     """
 
     def __init__(
-        self, shards: Shards, frames: int, singers: Sequence[str] = (), *, max_bytes: int = MAX_HELD_BYTES
+        self,
+        shards: Shards,
+        frames: int,
+        singers: Sequence[str] = (),
+        tracks: Tracks | None = None,
+        *,
+        max_bytes: int = MAX_HELD_BYTES,
     ) -> None:
         self.frames = frames
-        self._shards, self._singers = shards, singers
+        self._shards, self._singers, self._tracks = shards, singers, tracks
         self._max_rows = max_bytes // (4 * shards.spec.frames * shards.spec.bands)
         self._rows = np.array([group.rows for group in shards.groups])
         self._ends = np.cumsum(self._rows)
-        lengths = np.fromiter((stretch.frames for stretch in _each_stretch(shards)), np.int64)
+        self._stretches = stretches(shards)
+        if tracks is not None:
+            tracks.check(shards.spec.mel)
+        lengths = np.array([stretch.frames for stretch in self._stretches], np.int64)
         rows = lengths // shards.spec.frames
         self._begins_stretch = np.zeros(len(shards), bool)
         self._begins_stretch[np.cumsum(rows) - rows] = True
@@ -332,7 +368,15 @@ class TrainingWindows:
             first = held.firsts[stretch] + drawn - (ends - starts)[stretch]
             x = normalisation.normalise(held.log_mel[first[:, None] + np.arange(self.frames)])
             singers = held.singer_ids[first // self._shards.spec.frames]
-            yield Batch(x, np.ones(batch_size, np.float32), singers)
+            yield Batch(x, np.ones(batch_size, np.float32), singers, self._tracks_of(held, first, stretch))
+
+    def _tracks_of(self, held: "_Held", first: np.ndarray, stretch: np.ndarray) -> FrameTracks | None:
+        """Tracks of the windows that begin at the frames ``first`` of ``held`` and lie in the stretches ``stretch``."""
+        if self._tracks is None or held.tracks is None:
+            return None
+        lookahead = self._tracks.lookahead  # each stretch of `held.tracks` is longer by it
+        at = (first + stretch * lookahead)[:, None] + np.arange(self.frames + lookahead)
+        return held.tracks.map(lambda track: track[at])
 
     def _choose(self, rng: np.random.Generator) -> np.ndarray:
         """The row groups of an epoch, in the order in which they were written."""
@@ -358,7 +402,25 @@ class TrainingWindows:
             slices[part] = self._shards.read_group(group)
             singer_ids[part] = _singer_ids(self._shards, group, self._singers)
             done = part.stop
-        return _Held(groups, slices.reshape(-1, spec.bands), singer_ids, *self._runs(groups))
+        firsts, lengths = self._runs(groups)
+        tracks = None if self._tracks is None else self._read_tracks(self._tracks, groups, firsts, lengths)
+        return _Held(groups, slices.reshape(-1, spec.bands), singer_ids, firsts, lengths, tracks)
+
+    def _read_tracks(
+        self, tracks: Tracks, groups: np.ndarray, firsts: np.ndarray, lengths: np.ndarray
+    ) -> FrameTracks | None:
+        """Tracks of the stretches of row groups, each with its look-ahead, one after the other."""
+        frames = self._shards.spec.frames
+        rows = np.concatenate([np.arange(self._ends[i] - self._rows[i], self._ends[i]) for i in groups.tolist()])
+        begins = rows[firsts // frames]  # of each stretch, among all rows of the data set
+        stretch_begins = np.flatnonzero(self._begins_stretch)
+        found = np.searchsorted(stretch_begins, begins, side="right") - 1
+        parts = []
+        for begin, number, length in zip(begins.tolist(), found.tolist(), lengths.tolist(), strict=True):
+            stretch = self._stretches[number]
+            first = stretch.first + (begin - int(stretch_begins[number])) * frames
+            parts.append(tracks.window(stretch.recording, first, length))
+        return FrameTracks.joined(parts, np.concatenate)
 
     def _runs(self, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """First frame and number of frames of each stretch in the joined frames of row groups."""
@@ -379,13 +441,7 @@ class _Held(NamedTuple):
     singer_ids: np.ndarray  # of each slice
     firsts: np.ndarray  # first frame of each stretch
     lengths: np.ndarray  # frames of each stretch
-
-
-Item: TypeAlias = tuple[np.ndarray, int]  # a slice (frames, bands) and its singer id
-
-
-def _slices(shards: Shards, group: int, singers: Sequence[str]) -> list[Item]:
-    return list(zip(shards.read_group(group), _singer_ids(shards, group, singers).tolist(), strict=True))
+    tracks: FrameTracks | None  # of the stretches, each with its look-ahead
 
 
 def _singer_ids(shards: Shards, group: int, singers: Sequence[str]) -> np.ndarray:
@@ -398,15 +454,14 @@ def _singer_ids(shards: Shards, group: int, singers: Sequence[str]) -> np.ndarra
     return ids_of(names, singers)
 
 
-def _batched(slices: Iterator[Item], normalisation: Normalisation, size: int) -> Iterator[Batch]:
-    """Batches of ``size`` slices. Each slice is copied at once, since a view would keep its whole row group alive."""
-    for first in slices:
-        x = np.zeros((size, *first[0].shape), np.float32)
-        weights, singers = np.zeros(size, np.float32), np.zeros(size, np.int32)
-        count = 0
-        for mel, singer in itertools.chain([first], itertools.islice(slices, size - 1)):
-            x[count], singers[count] = mel, singer
-            count += 1
-        x[:count] = normalisation.normalise(x[:count])
-        weights[:count] = 1
-        yield Batch(x, weights, singers)
+def _slice_tracks(shards: Shards, tracks: Tracks) -> Iterator[FrameTracks]:
+    """Tracks of each slice, in the order in which they were written."""
+    tracks.check(shards.spec.mel)
+    for recording, start in shards.positions():
+        yield tracks.window(recording, start, shards.spec.frames)
+
+
+def _padded(tracks: Iterable[FrameTracks], size: int) -> FrameTracks:
+    """Tracks of slices as those of a batch of ``size``, padded with zeros."""
+    joined = FrameTracks.joined(list(tracks), np.stack)
+    return joined.map(lambda track: np.pad(track, [(0, size - len(track)), *[(0, 0)] * (track.ndim - 1)]))

@@ -10,6 +10,8 @@ starting kernels, and a band needs all layers one after the other. So a layer is
 - What the other stacks, the conditions and the biases add is computed for all bands before the first one.
 - The loop is unrolled: a pass of it draws :data:`UNROLL` bands.
 
+With ``bfloat16`` (:mod:`melnet.model.precision`) the one matmul of a layer is rounded, its share of the head included.
+
 The matmuls grow with the square of the number of layers, so stacks of more than :data:`MOST_LAYERS` do not gain.
 """
 
@@ -80,7 +82,7 @@ class BandDecoder:
                 after.append(state)
                 widths = [kernel.shape[-1] for kernel in (self._recurrent[j], *self._kernels[j + 1 : -1])]
                 ends = [sum(widths[: i + 1]) for i in range(len(widths))]
-                added, *rest = ops.split(ops.matmul(state[0], self._by_hidden[j]), ends, axis=-1)
+                added, *rest = ops.split(cell.matmul(state[0], self._by_hidden[j]), ends, axis=-1)
                 own_after.append(added)
                 for above, part in enumerate(rest, start=j + 1):
                     sums[above] = sums[above] + part
@@ -105,7 +107,10 @@ class BandDecoder:
         carried = (
             ops.convert_to_tensor(0, "int32"),
             ops.zeros((batch,), contexts.dtype),
-            [ops.matmul(state[0], kernel) for state, kernel in zip(states, self._recurrent, strict=True)],
+            [
+                cell.matmul(state[0], kernel)
+                for cell, state, kernel in zip(self._cells, states, self._recurrent, strict=True)
+            ],
             states,
             ops.zeros((self._bands, batch), contexts.dtype),
             ops.zeros((self._bands, batch, self._kernels[-1].shape[-1]), contexts.dtype),
@@ -126,9 +131,9 @@ class BandDecoder:
         for j in range(len(self._layers)):
             inputs[j] = inputs[j] + contexts[:, j]
         inputs[-1] = ops.broadcast_to(inputs[-1], (*contexts.shape[:1], *contexts.shape[2:]))
-        return [
-            ops.matmul(x, kernel) + bias for x, kernel, bias in zip(inputs, self._kernels, self._biases, strict=True)
-        ]
+        products = [cell.matmul for cell in self._cells] + [ops.matmul]  # the head's is in float32
+        terms = zip(products, inputs, self._kernels, self._biases, strict=True)
+        return [product(x, kernel) + bias for product, x, kernel, bias in terms]
 
 
 def _weights(cell: Recurrent) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:

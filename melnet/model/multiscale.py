@@ -9,7 +9,7 @@ The functions take NumPy arrays (..., frames, bands). The module imports nothing
 without loading Keras.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -126,18 +126,54 @@ def target_and_context(x: np.ndarray, tier: int, tiers: int) -> tuple[np.ndarray
     return rows(x, axis(tier), 1), rows(x, axis(tier), 0)
 
 
-def inputs_and_target(x: np.ndarray, singers: np.ndarray, index: TierIndex) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def frame_rows(number: int, total: int) -> slice:
+    """Which frames of a whole spectrogram tier ``number`` of ``total`` models.
+
+    >>> frame_rows(1, 2), frame_rows(2, 2)
+    (slice(0, None, 2), slice(1, None, 2))
+    """
+    step = 2 ** sum(axis(later) == -2 for later in range(number + 1, total + 1))
+    return slice(step, None, 2 * step) if number > 1 and axis(number) == -2 else slice(0, None, step)
+
+
+def tier_lookahead(number: int, total: int, lookahead: int) -> int:
+    """How many of its own frames a tier is told ahead, where the whole spectrogram has a look-ahead of so many.
+
+    >>> tier_lookahead(1, 3, lookahead=9)
+    4
+    """
+    return lookahead // int(frame_rows(number, total).step)
+
+
+def inputs_and_target(
+    x: np.ndarray, singers: np.ndarray, index: TierIndex, tracks: Mapping[str, np.ndarray] | None = None
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """The inputs of a tier (:data:`melnet.model.tier.Inputs`) and its target, from spectrograms and their singers.
 
     Parameters
     ----------
     x : (batch, frames, bands)
     singers : (batch,), int32
+    tracks
+        What is sung: arrays (batch, frames + look-ahead, ...) by the names of the inputs.
 
     >>> inputs, target = inputs_and_target(np.zeros((2, 8, 6)), np.zeros(2, np.int32), TierIndex(2, 3))
     >>> sorted(inputs), target.shape
     (['context', 'singer', 'x'], (2, 4, 3))
     """
     target, context = target_and_context(x, *index)
-    inputs = {"x": target, "singer": singers}
+    inputs = {"x": target, "singer": singers, **tier_tracks(tracks or {}, x.shape[1], index)}
     return (inputs if context is None else {**inputs, "context": context}), target
+
+
+def tier_tracks(tracks: Mapping[str, np.ndarray], frames: int, index: TierIndex) -> dict[str, np.ndarray]:
+    """The part of each track (batch, frames + look-ahead, ...) that belongs to a tier of spectrograms of ``frames``.
+
+    >>> tier_tracks({"phonemes": np.arange(8)[None]}, frames=4, index=TierIndex(2, 2))["phonemes"]
+    array([[1, 3, 5, 7]])
+    """
+    rows = frame_rows(*index)
+    lengths = {
+        name: frames // rows.step + tier_lookahead(*index, track.shape[1] - frames) for name, track in tracks.items()
+    }
+    return {name: track[:, rows][:, : lengths[name]] for name, track in tracks.items()}

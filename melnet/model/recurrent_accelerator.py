@@ -163,10 +163,10 @@ def _forward(cell: Recurrent, groups: Sequence[Group], *, keep: bool) -> tuple[l
         return state, tuple(_put(s, at, r) for s, at, r in zip(stored, offsets, rows, strict=True))
 
     start = []
-    for group in groups:
-        steps = group.x.shape[1]
-        empty = [_put(_zeros(group.x, steps + 1, cell.hidden), 0, ops.expand_dims(s, 1)) for s in group.initial]
-        start.append((group.initial, (*empty, *[_zeros(group.x, steps, ACTIVATIONS * cell.hidden)] * keep)))
+    for group, inputs in zip(groups, projected, strict=True):
+        after_initial = ((0, 0), (0, group.x.shape[1]), (0, 0), (0, 0))
+        stored = [ops.pad(ops.expand_dims(s, 1), after_initial) for s in group.initial]
+        start.append((group.initial, (*stored, *[_room(inputs, ACTIVATIONS * cell.hidden)] * keep)))
     ended = _loop([group.x.shape[1] for group in groups], chunk, start)
     states = [stored[: cell.states] for _, stored in ended]
     return states, [stored[-1] for _, stored in ended] if keep else []
@@ -180,7 +180,9 @@ def _backward(
     upstream: Sequence[Tensor],
 ) -> tuple[Group, ...]:
     """Gradients with respect to the groups; ``upstream`` are those with respect to the hidden states of each group."""
-    activations = activations or [_activations(cell, group, s) for group, s in zip(groups, states, strict=True)]
+    activations = activations or [
+        _activations(cell, group, s, d_hidden) for group, s, d_hidden in zip(groups, states, upstream, strict=True)
+    ]
     transposed = [_transposed(group.recurrent) for group in groups]
 
     def chunk(g: int, first: Tensor, count: int, carried: tuple[State, Tensors]) -> tuple[State, Tensors]:
@@ -200,9 +202,8 @@ def _backward(
         return d_state, tuple(_put(s, first, r) for s, r in zip(stored, rows, strict=True))
 
     start = []
-    for group in groups:
-        width = group.kernel.shape[-1]
-        d_projected = tuple(_zeros(group.x, group.x.shape[1], width) for _ in group.biases)
+    for group, d_hidden in zip(groups, upstream, strict=True):
+        d_projected = tuple(_room(d_hidden, group.kernel.shape[-1]) for _ in group.biases)
         start.append((tuple(ops.zeros_like(s) for s in group.initial), d_projected))
     ended = _loop([group.x.shape[1] for group in groups], chunk, start, backwards=True)
     return tuple(
@@ -262,11 +263,17 @@ def _span(first: int, last: int, advance: Callable[..., Any], carried: Any, back
     return carried
 
 
-def _activations(cell: Recurrent, group: Group, states: Tensors) -> Tensor:
-    """The activations of all steps, computed again from the states."""
+def _activations(cell: Recurrent, group: Group, states: Tensors, upstream: Tensor) -> Tensor:
+    """The activations of all steps, computed again from the states.
+
+    The kernels are made to depend on ``upstream``, the gradient with respect to the hidden states. Otherwise compilers
+    see the products of the forward pass in these ones, and compute the activations of all layers before the backward
+    pass begins.
+    """
+    nothing = 0.0 * upstream[:, 0, :1, :1]
     before = tuple(_before(s) for s in states)
-    over_input = _project(group.x, group.kernel, cell.precision, group.biases[0])
-    over_state = _project(before[0], group.recurrent, cell.precision)
+    over_input = _project(group.x, group.kernel + nothing, cell.precision, group.biases[0])
+    over_state = _project(before[0], group.recurrent + nothing, cell.precision)
     biases = tuple(ops.expand_dims(bias, 1) for bias in group.biases)
     _, activations = cell.activate(_joined(over_input, over_state, biases), before)
     return ops.concatenate(activations, axis=-1)
@@ -308,9 +315,13 @@ def _after(states: Tensor) -> Tensor:
     return states[:, 1:]
 
 
-def _zeros(like: Tensor, steps: int, width: int) -> Tensor:
-    count, _, rows, _ = ops.shape(like)
-    return ops.zeros((count, steps, rows, width), like.dtype)
+def _room(like: Tensor, width: int) -> Tensor:
+    """A tensor (R, steps, rows, width) for a loop to overwrite; steps and rows are those of ``like``.
+
+    It is filled from ``like``, so that it cannot exist before. Compilers fill the zeros of all layers at once, at the
+    start of a training step, and their memory is then taken from there on.
+    """
+    return ops.broadcast_to(like[:, :, :, :1], (*ops.shape(like)[:-1], width))
 
 
 def _steps(tensor: Tensor, first: Tensor, count: int) -> Tensor:

@@ -9,7 +9,8 @@ weights serve three passes:
 
 Each tier after the first is conditioned on the earlier ones: the feature-extraction network reads their values, and its
 features are added to the inputs of the time-delayed and the frequency-delayed stack. A tier that knows singers embeds
-the singer and adds a projection of the embedding to the input of every stack.
+the singer and adds a projection of the embedding to the input of every stack. What is to be sung, melody and phonemes,
+is added in the same way, frame by frame (:mod:`melnet.model.conditions`).
 
 Unlike the paper's, a tier also has an embedding of each band, added to the inputs of the time-delayed and the
 frequency-delayed stack. Without it the stacks could tell bands apart only by counting steps.
@@ -20,11 +21,14 @@ from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import keras
+import numpy as np
 from keras import ops
 
 from melnet import backend
 from melnet.backend import Tensor
+from melnet.data.tracks import ABSENT, UNKNOWN
 from melnet.model import kernel_choice
+from melnet.model.conditions import BAND_FEATURES, FrameConditions
 from melnet.model.precision import Dense, Precision, float32
 from melnet.model.recurrent import State, put_row, row
 from melnet.model.stacks import (
@@ -43,7 +47,8 @@ DrawBands: TypeAlias = Callable[[Tensor, SampleFn, Tensor], tuple[Tensor, Tensor
 """draws a frame; see :meth:`melnet.model.band_decoder.BandDecoder.__call__`"""
 Inputs: TypeAlias = dict[str, Tensor]
 """``x`` (batch, frames, bands), which the tier models; for a tier with context also ``context``, shaped like ``x``, the
-interleaved values of the earlier tiers; for a tier with singers also ``singer``, int32 (batch,)"""
+interleaved values of the earlier tiers; for a tier with singers also ``singer``, int32 (batch,); for a tier that is
+told what to sing ``melody`` and ``phonemes``, see :class:`melnet.model.conditions.FrameConditions`"""
 
 
 class DecoderState(NamedTuple):
@@ -74,6 +79,9 @@ class Tier(backend.Model):
         which later tiers do not have.
     singers
         Number of singers that the tier knows; 0 if it is not conditioned on the singer.
+    melody, phonemes, lookahead
+        Whether the tier is told the melody; the number of phoneme indices, 0 if it is told none; and how many frames
+        ahead it is told both.
     recompute
         See :class:`melnet.model.recurrent.Recurrent`: it changes memory and time of training, not its results.
     precision
@@ -96,6 +104,9 @@ class Tier(backend.Model):
         cell: str = "lstm",
         feature_layers: int = 0,
         singers: int = 0,
+        melody: bool = False,
+        phonemes: int = 0,
+        lookahead: int = 0,
         recompute: bool = False,
         precision: Precision = "float32",
         **kwargs: Any,
@@ -103,6 +114,7 @@ class Tier(backend.Model):
         super().__init__(**float32(kwargs))
         self.bands, self.hidden, self.num_components, self.min_sigma = bands, hidden, num_components, min_sigma
         self.cell, self.singers, self.recompute = cell, singers, recompute
+        self.melody, self.phonemes, self.lookahead = melody, phonemes, lookahead
         self.precision: Precision = precision
         kind: Any = CELLS[cell]
         kernel_choice.accelerated(kind)  # decided here, since it cannot be while a function is traced
@@ -120,13 +132,21 @@ class Tier(backend.Model):
         self.features = [FeatureExtractionLayer(hidden, rnn, name=f"features_{i}") for i in range(feature_layers)]
         # Without a bias, because the layers that they are added to have one.
         condition = [] if first else ["features_to_time", "features_to_frequency"]
+        stacks = ["time", "frequency", "frame" if first else "features"]
         if singers:
-            stacks = ["time", "frequency", "frame" if first else "features"]
             condition += [f"singer_to_{stack}" for stack in stacks]
             # Zeros, so that a singer who is absent from the train split keeps a neutral embedding.
             self.embedding = keras.layers.Embedding(
                 singers, hidden, embeddings_initializer="zeros", dtype="float32", name="singer"
             )
+        self.sung, self.band_conditions = None, {}
+        if melody or phonemes:
+            self.sung = FrameConditions(
+                hidden, bands, melody=melody, phonemes=phonemes, lookahead=lookahead, name="sung"
+            )
+            condition += [f"sung_to_{stack}" for stack in stacks]
+            names = ("bands_to_time", "bands_to_frequency")
+            self.band_conditions = {name: dense(hidden, use_bias=False, name=name) for name in names}
         self.conditions = {name: dense(hidden, precision=precision, use_bias=False, name=name) for name in condition}
         self.head = dense(3 * num_components, name="head")
         self.build((None, None, bands))
@@ -143,6 +163,10 @@ class Tier(backend.Model):
                 layer.build(self.hidden)
         for layer in (*self.conditions.values(), self.head):
             layer.build((None, self.hidden))
+        if self.sung:
+            self.sung.build(None)
+        for layer in self.band_conditions.values():
+            layer.build((None, BAND_FEATURES))
         self.band_embedding = self.add_weight(
             name="band_embedding",
             shape=(2, self.bands, 1, self.hidden),  # of the time-delayed and of the frequency-delayed stack
@@ -156,7 +180,7 @@ class Tier(backend.Model):
         """Unconstrained mixture parameters (batch, frames, bands, 3 K) of every element of x.
 
         The parameters of element (t, f) depend on the frames of x before t, on the bands below f in frame t, on the
-        whole context and on the singer, and on nothing else.
+        whole context, on the singer, and on what is sung up to frame t + ``lookahead``, and on nothing else.
         """
         condition = self.condition(inputs)
         x = ops.transpose(inputs["x"], (1, 2, 0))  # (frames, bands, batch)
@@ -182,30 +206,46 @@ class Tier(backend.Model):
         return ops.transpose(self.head(by_frequency), (2, 1, 0, 3))  # from (bands, frames, batch, 3 K)
 
     def condition(self, inputs: Inputs) -> dict[str, Tensor]:
-        """Features of ``context`` and ``singer`` that are added to the inputs of the stacks, by stack.
+        """Features of all inputs but ``x`` that are added to the inputs of the stacks, by stack.
 
         Returns
         -------
         ``time`` and ``frequency`` for the time-delayed and the frequency-delayed stack, each (frames or 1, bands or 1,
-        batch, hidden); ``frame`` for the centralised stack, (1, batch, hidden)
+        batch, hidden); ``frame`` for the centralised stack, (frames or 1, batch, hidden)
         """
-        project = self.conditions
-        added: dict[str, list[Tensor]] = {"time": [], "frequency": [], "frame": []}
-        singer = ops.reshape(self.embedding(inputs["singer"]), (1, 1, -1, self.hidden)) if self.singers else None
+        added: dict[str, list[Tensor]] = {"time": [], "frequency": [], "frame": [], "features": []}
+
+        def add(source: str, features: Tensor) -> None:
+            for stack, terms in added.items():
+                if project := self.conditions.get(f"{source}_to_{stack}"):
+                    terms.append(project(features))
+
+        if self.singers:
+            add("singer", ops.reshape(self.embedding(inputs["singer"]), (1, 1, -1, self.hidden)))
+        if self.sung:
+            of_frames, of_bands = self.sung(inputs)
+            add("sung", of_frames)
+            for stack in ("time", "frequency"):
+                added[stack].append(self.band_conditions[f"bands_to_{stack}"](of_bands))
         if self.context_input:
             features = self.context_input(ops.expand_dims(ops.transpose(inputs["context"], (1, 2, 0)), -1))
-            if singer is not None:
-                features = features + project["singer_to_features"](singer)
+            features = sum(added["features"], features)
             for layer in self.features:
                 features = layer(features)
-            for stack in ("time", "frequency"):
-                added[stack].append(project[f"features_to_{stack}"](features))
-        if singer is not None:
-            for stack in ("time", "frequency"):
-                added[stack].append(project[f"singer_to_{stack}"](singer))
-            if self.frame_input:
-                added["frame"].append(project["singer_to_frame"](singer)[0])
-        return {stack: sum(terms[1:], terms[0]) for stack, terms in added.items() if terms}
+            add("features", features)
+        sums: dict[str, Tensor] = {
+            stack: sum(terms[1:], terms[0]) for stack, terms in added.items() if terms and stack != "features"
+        }
+        return sums | {"frame": sums["frame"][:, 0]} if "frame" in sums else sums
+
+    def unknown(self, batch: int) -> dict[str, np.ndarray]:
+        """Inputs that say that what is sung is not known: one frame, which stands for any number of them."""
+        frames, inputs = 1 + self.lookahead, {}
+        if self.melody:
+            inputs["melody"] = np.tile(np.array([0, UNKNOWN], np.float32), (batch, frames, 1))
+        if self.phonemes:
+            inputs["phonemes"] = np.full((batch, frames), ABSENT, np.int32)
+        return inputs
 
     @staticmethod
     def condition_at(condition: dict[str, Tensor], first: int, last: int) -> dict[str, Tensor]:
@@ -324,7 +364,8 @@ class Tier(backend.Model):
         return ops.transpose(values), ops.transpose(parameters, (1, 0, 2))
 
     def get_config(self) -> dict[str, Any]:
-        stored = ("bands", "hidden", "num_components", "min_sigma", "cell", "singers", "recompute", "precision")
+        stored = ["bands", "hidden", "num_components", "min_sigma", "cell", "singers", "recompute", "precision"]
+        stored += ["melody", "phonemes", "lookahead"]
         counts = {"layers": len(self.time_delayed), "feature_layers": len(self.features)}
         return {**super().get_config(), **counts, **{name: getattr(self, name) for name in stored}}
 

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from melnet import backend
 from melnet.backend import Tensor
 from melnet.data.dataset import Batch, Normalisation, ProcessShard, TrainingWindows, batches, steps_per_epoch
 from melnet.data.shards import Shards
+from melnet.data.tracks import CONDITIONS, Tracks
 from melnet.model.mixture import MixtureLoss, negative_log_likelihood
 from melnet.model.multiscale import TierIndex, inputs_and_target
 from melnet.model.precision import Precision
@@ -49,6 +51,8 @@ class TrainConfig:
     """decay per step of the moving average of the weights, which is what validation uses and what is kept"""
     recompute: bool = False
     """compute the gates again in the backward pass, see :class:`melnet.model.tier.Tier`"""
+    condition_dropout: float = 0.0
+    """share of the training windows in which a condition track is not known; drawn for each track by itself"""
     precision: Precision = "float32"
     """of the operands of matrix products, see :mod:`melnet.model.precision`"""
     seed: int = 1
@@ -76,6 +80,8 @@ class TrainingData:
     """index of the tier; the shards hold whole spectrograms, of which the tier takes its part"""
     singers: Sequence[str] = ()
     """names whose positions are the singer ids"""
+    tracks: Tracks | None = None
+    """what is sung in the recordings; None for a tier that is not told it"""
     process_shard: ProcessShard = ProcessShard()  # noqa: RUF009  # immutable
     """this process' rows of every batch, where several processes train together"""
 
@@ -87,22 +93,41 @@ class TrainingData:
         WindowTooLong
             No stretch of a recording has ``config.window_frames`` frames.
         """
-        return TrainingWindows(self.train, config.window_frames, self.singers)
+        return TrainingWindows(self.train, config.window_frames, self.singers, self.tracks)
 
     def train_batches(
         self, windows: TrainingWindows, config: TrainConfig, epoch: int
     ) -> Iterator[tuple[Any, Any, Any]]:
         """Inputs, target and weights of the training batches of an epoch, counted from 0."""
         size, steps = config.batch_size, config.steps_per_epoch
-        return self._targets(windows.batches(self.normalisation, size, steps, seed=config.seed, epoch=epoch))
+        drawn = windows.batches(self.normalisation, size, steps, seed=config.seed, epoch=epoch)
+        return self._targets(with_dropout(drawn, config.condition_dropout, seed=config.seed, epoch=epoch))
 
     def valid_batches(self, config: TrainConfig) -> Iterator[tuple[Any, Any, Any]]:
         """Inputs, target and weights of the validation batches, once."""
-        return self._targets(batches(self.valid, self.normalisation, config.batch_size, self.singers))
+        return self._targets(batches(self.valid, self.normalisation, config.batch_size, self.singers, self.tracks))
 
     def _targets(self, stream: Iterator[Batch]) -> Iterator[tuple[Any, Any, Any]]:
         for batch in map(self.process_shard.rows, stream):
-            yield *inputs_and_target(batch.x, batch.singers, self.index), batch.weights
+            tracks = batch.tracks.inputs() if batch.tracks else None
+            yield *inputs_and_target(batch.x, batch.singers, self.index, tracks), batch.weights
+
+
+def with_dropout(stream: Iterator[Batch], share: float, *, seed: int, epoch: int) -> Iterator[Batch]:
+    """Batches in which each condition track is left out in a share of the windows, so that a tier learns to do without.
+
+    >>> from melnet.data.tracks import FrameTracks
+    >>> tracks = FrameTracks(None, np.ones((4, 2), np.int32))
+    >>> batch = Batch(np.zeros((4, 2, 32)), np.ones(4), np.zeros(4), tracks)
+    >>> next(with_dropout(iter([batch]), 0.5, seed=1, epoch=0)).tracks.phonemes.tolist()
+    [[0, 0], [1, 1], [1, 1], [1, 1]]
+    """
+    rng = np.random.default_rng([seed, epoch, 1])  # the windows are drawn from [seed, epoch]
+    for batch in stream:
+        if tracks := batch.tracks:
+            for condition in CONDITIONS:
+                tracks = tracks.left_out(condition, rng.random(len(batch.x)) < share)
+        yield batch._replace(tracks=tracks)
 
 
 def compile_tier(tier: Tier, config: TrainConfig) -> None:

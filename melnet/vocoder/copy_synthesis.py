@@ -1,7 +1,7 @@
 """How well a voice survives the way from audio to a spectrogram and back."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 
@@ -60,12 +60,9 @@ def measure(invert: Invert, runs: Sequence[Run], mel: MelSpec) -> dict[str, floa
         copy = invert(run.log_mel[None], np.array([run.singer_id], np.int32))[0]
         recorded = run.samples[mel.n_fft : mel.n_fft + len(copy)]
         track = pitch_of(recorded, mel.sample_rate)
-        agreement = pitch_agreement(track, pitch_of(copy, mel.sample_rate))
         rows.append(
             {
-                "voicing_accuracy": agreement.voicing_accuracy,
-                "pitch_accuracy": agreement.pitch_accuracy,
-                "octave_errors": agreement.octave_errors,
+                **asdict(pitch_agreement(track, pitch_of(copy, mel.sample_rate))),
                 "stft_distance": stft_distance(recorded, copy),
                 "full_band_error": full_band_error(recorded, copy, mel.sample_rate),
                 "mel_cepstral_distortion": mel_cepstral_distortion(recorded, copy, mel.sample_rate),

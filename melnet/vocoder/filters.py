@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 from keras import ops
 
+from melnet.audio.spectrogram import overlap_add
 from melnet.backend import Tensor
 from melnet.vocoder.config import HARMONIC_POINTS, NOISE_POINTS, VocoderConfig
 
@@ -127,18 +128,8 @@ class OverlapAdd:
         >>> add(np.ones((1, 3, 2), np.float32)).tolist(), add(np.ones((1, 1, 2), np.float32)).tolist()
         ([[1.0, 2.0, 2.0]], [[2.0]])
         """
-        items, count, length = frames.shape
-        hop, parts = self.hop_length, -(-length // self.hop_length)
-        total = np.zeros((items, count + parts, hop), np.float32)
-        padded = np.zeros((items, count, parts * hop), np.float32)
-        padded[:, :, :length] = frames
-        pieces = padded.reshape(items, count, parts, hop)
-        for part in range(parts):
-            total[:, part : part + count] += pieces[:, :, part]
-        total = total.reshape(items, -1)
-        total[:, :length] += self._tail[:, : total.shape[1]]
-        done = count * hop
-        self._tail = np.zeros((items, length), np.float32)
-        rest = total[:, done : done + length]
-        self._tail[:, : rest.shape[1]] = rest
+        done, added = frames.shape[1] * self.hop_length, overlap_add(frames, self.hop_length)
+        total = np.pad(added, ((0, 0), (0, done + self.length - added.shape[1])))
+        total[:, : self.length] += self._tail
+        self._tail = total[:, done:]
         return total[:, :done]

@@ -9,7 +9,7 @@ from stages.paths import SHARDS
 
 def known_singers(settings: Model) -> list[str]:
     """The singers of the corpus in the order of their ids; none if the model is not conditioned on singers."""
-    if settings.condition_on is None:
+    if "singer" not in settings.conditions:
         return []
     singers: list[str] = json.loads((SHARDS / "singers.json").read_text(encoding="utf-8"))["singers"]
     if "" in singers:

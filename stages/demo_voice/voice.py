@@ -1,13 +1,17 @@
-"""The singer: phrases (a breath, then the notes with their syllables), songs of many phrases, and their WAV files."""
+"""The singer: phrases (a breath, then the notes with their syllables), songs of many phrases, and their files."""
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soundfile as sf
 
+from melnet.data.labels.htk import write_htk
+from melnet.data.labels.label import Label
 from stages.demo_voice.controls import CONTROL_HZ, held, pitch_hz, smoothed, vocal_effort, wander
 from stages.demo_voice.melody import Note, compose
 from stages.demo_voice.phones import BREATH, CONSONANTS, REST, VOWELS, Phone
@@ -17,6 +21,16 @@ from stages.demo_voice.tract import TRACT_STEP, tract_shapes
 
 HOLD = 0.14  # s between the breath and the first note, in which its consonant is sung
 PEAK = 0.8  # largest sample before the noise floor is added, full scale is 1
+SILENT, INHALED = "pau", "br"  # names of silence and of breath among the phonemes
+
+
+class Phrase(NamedTuple):
+    """A phrase of a song."""
+
+    samples: np.ndarray
+    """float64 (samples,), within ±1"""
+    labels: list[Label]
+    """from the beginning of the phrase to its end"""
 
 
 def sing(notes: Sequence[Note], sample_rate: int, rng: np.random.Generator, breath: float, rest: float) -> np.ndarray:
@@ -25,7 +39,7 @@ def sing(notes: Sequence[Note], sample_rate: int, rng: np.random.Generator, brea
     Returns float64 of shape (samples,), at no particular level, without a noise floor.
     """
     seconds = np.array([breath + HOLD, *(note.seconds for note in notes), rest])
-    spans, phones = _phones(notes, breath, rest)
+    spans, phones, _ = _phones(notes, breath, rest)
     samples = round(seconds.sum() * sample_rate)
     at = np.arange(samples) * (CONTROL_HZ / sample_rate)  # time of each sample, in control frames
 
@@ -53,23 +67,45 @@ def sing(notes: Sequence[Note], sample_rate: int, rng: np.random.Generator, brea
     return reverberate(sound, sample_rate, rng)
 
 
-def _phones(notes: Sequence[Note], breath: float, rest: float) -> tuple[np.ndarray, list[Phone]]:
-    """Seconds and phones of a phrase, in order; a consonant is sung at the end of what precedes it."""
+def _phones(notes: Sequence[Note], breath: float, rest: float) -> tuple[np.ndarray, list[Phone], list[str]]:
+    """Seconds, phones and names of a phrase, in order; a consonant is sung at the end of what precedes it.
+
+    A sound of several phones has one name.
+    """
     # The breath swells and dies down in six steps, which the control tracks smooth.
     swell = np.sin(np.pi * (np.arange(6) + 0.5) / 6)
-    timeline = [(breath / 6, replace(BREATH, aspiration=BREATH.aspiration * float(gain))) for gain in swell]
-    timeline.append((HOLD, REST))
+    timeline = [(breath / 6, replace(BREATH, aspiration=BREATH.aspiration * float(gain)), INHALED) for gain in swell]
+    timeline.append((HOLD, REST, SILENT))
     for note in notes:
         consonant = CONSONANTS[note.consonant] if note.consonant else ()
-        seconds, before = timeline[-1]
-        timeline[-1] = (seconds - sum(part for part, _ in consonant), before)
-        timeline += [*consonant, (note.seconds, VOWELS[note.vowel])]
-    timeline.append((rest, replace(VOWELS[notes[-1].vowel], voice=0.0, aspiration=0.0)))
-    return np.array([seconds for seconds, _ in timeline]), [phone for _, phone in timeline]
+        seconds, before, name = timeline[-1]
+        timeline[-1] = (seconds - sum(part for part, _ in consonant), before, name)
+        timeline += [(part, phone, note.consonant) for part, phone in consonant]
+        timeline.append((note.seconds, VOWELS[note.vowel], note.vowel))
+    timeline.append((rest, replace(VOWELS[notes[-1].vowel], voice=0.0, aspiration=0.0), SILENT))
+    spans, phones, names = zip(*timeline, strict=True)
+    return np.array(spans), list(phones), list(names)
+
+
+def _labels(notes: Sequence[Note], breath: float, rest: float) -> list[Label]:
+    """The phonemes of a phrase; a vowel that goes on over several notes is one label."""
+    spans, _, names = _phones(notes, breath, rest)
+    ends = np.cumsum(spans).tolist()
+    labels, start = [], 0.0
+    for name, group in groupby(zip(names, ends, strict=True), key=lambda named: named[0]):
+        *_, (_, end) = group
+        labels.append(Label(start, end, name))
+        start = end
+    return labels
 
 
 def song(rng: np.random.Generator, seconds: float, sample_rate: int) -> Iterator[np.ndarray]:
-    """Yield the phrases of one song as samples, float64 of shape (samples,) within ±1.
+    """Yield the samples of the phrases of one song; see :func:`phrases`."""
+    return (phrase.samples for phrase in phrases(rng, seconds, sample_rate))
+
+
+def phrases(rng: np.random.Generator, seconds: float, sample_rate: int) -> Iterator[Phrase]:
+    """Yield the phrases of one song.
 
     The song lasts at least ``seconds``; it ends with the phrase in which that time is reached. Each phrase is made when
     it is asked for, so a song of any length fits in memory. Equal states of ``rng`` give equal samples.
@@ -79,9 +115,10 @@ def song(rng: np.random.Generator, seconds: float, sample_rate: int) -> Iterator
     for notes in compose(rng):
         # A softly sung phrase has a lower peak, as in a recording made in one go.
         peak = level * 10 ** (-12 * (1 - max(note.loudness for note in notes)) / 20)
-        samples = sing(notes, sample_rate, rng, rng.uniform(0.3, 0.45), rng.uniform(0.35, 0.8))
+        breath, rest = rng.uniform(0.3, 0.45), rng.uniform(0.35, 0.8)
+        samples = sing(notes, sample_rate, rng, breath, rest)
         samples *= peak / np.abs(samples).max()
-        yield samples + noise_floor(rng, len(samples))
+        yield Phrase(samples + noise_floor(rng, len(samples)), _labels(notes, breath, rest))
         missing -= len(samples)
         if missing <= 0:
             return
@@ -90,17 +127,21 @@ def song(rng: np.random.Generator, seconds: float, sample_rate: int) -> Iterator
 def write_songs(folder: Path, seed: int, minutes: float, files: int, sample_rate: int) -> Iterator[float]:
     """Write song-01.wav, song-02.wav, ... to ``folder``, 16-bit mono; yield the seconds of each once it is written.
 
-    Together they last at least ``minutes``. The samples of a song depend on its number, not on the other songs.
-    An :class:`OSError` names the file that cannot be written.
+    Beside each lie its phonemes, song-01.lab and so on. Together the songs last at least ``minutes``. The samples of a
+    song depend on its number, not on the other songs. An :class:`OSError` names the file that cannot be written.
     """
     digits = max(2, len(str(files)))
     for number in range(1, files + 1):
         path = folder / f"song-{number:0{digits}}.wav"
+        labels: list[Label] = []
         try:
             with sf.SoundFile(path, "w", sample_rate, channels=1, subtype="PCM_16") as file:
-                for phrase in song(np.random.default_rng((seed, number)), minutes * 60 / files, sample_rate):
-                    file.write(phrase)
+                for phrase in phrases(np.random.default_rng((seed, number)), minutes * 60 / files, sample_rate):
+                    begin = file.frames / sample_rate
+                    labels += [Label(begin + start, begin + end, name) for start, end, name in phrase.labels]
+                    file.write(phrase.samples)
                 seconds = file.frames / sample_rate
         except sf.LibsndfileError as error:
             raise OSError(f"{path}: cannot be written: {error.error_string}") from error
+        write_htk(path.with_suffix(".lab"), labels)
         yield seconds

@@ -45,9 +45,10 @@ class Budget(NamedTuple):
 
 
 BUDGETS = {
-    ("training_step", "h100", "reference"): Budget(3000, 1.6 * GIB),
-    ("training_step", "a100", "reference"): Budget(3000, 1.6 * GIB),
-    ("training_step", "h100", "large"): Budget(8000, 53 * GIB),
+    ("training_step", "h100", "reference"): Budget(3000, 1.25 * GIB),
+    ("training_step", "a100", "reference"): Budget(3000, 1.25 * GIB),
+    ("training_step", "h100", "large"): Budget(8000, 37 * GIB),
+    ("training_step", "a100", "large-recompute"): Budget(8000, 30 * GIB),
     ("sampling_chunk", "h100", "reference"): Budget(850, 0.1 * GIB),
 }
 

@@ -11,8 +11,9 @@ from melnet.data.band_statistics import BandStatistics
 from melnet.data.dataset import Normalisation
 from melnet.data.pitch_tracks import write_pitch_tracks
 from melnet.data.shards import ShardSpec, ShardWriter
+from melnet.data.tracks import TrackSpec, write_tracks
 from stages.parameters import load_params
-from stages.paths import MODELS, PITCH, SHARDS
+from stages.paths import MODELS, PITCH, SHARDS, TRACKS
 from tests.params_file import edit_params
 
 ROOT = Path(__file__).parents[2]
@@ -88,6 +89,7 @@ def trained(tmp_path_factory):
     write_shards(folder / "data/shards", params, {"train": 40, "valid": 12, "test": 20})
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        write_tracks(TRACKS, TrackSpec(24000, 512, ()), [])
         model(params)
         train(params)
         write_vocoder(MODELS, params)

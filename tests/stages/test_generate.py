@@ -207,7 +207,7 @@ def test_a_prime_of_no_use_is_refused_and_samples_stay(generated, glide, signal,
 
 
 def test_singers_are_chosen_by_name(workspace, write_shards, write_vocoder):
-    params = workspace.model_copy(update={"model": workspace.model.model_copy(update={"condition_on": "singer"})})
+    params = workspace.model_copy(update={"model": workspace.model.model_copy(update={"condition_on": ["singer"]})})
     write_shards(SHARDS, params, {"train": 40, "valid": 12, "test": 20}, singers=("Anna", "Bo"))
     model(params)
     train(params)

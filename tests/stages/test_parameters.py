@@ -48,6 +48,9 @@ def test_the_projects_own_parameters_are_valid_and_immutable():
         ("model", "tiers", {"tier-1": {"layers": 1, "hidden": 1, "feature_layers": 1}}),
         ("model", "cell", "rnn"),
         ("model", "condition_on", "speaker"),
+        ("model", "condition_on", ["melody", "words"]),
+        ("model", "condition_on", ["melody", "melody"]),
+        ("model", "condition_on", []),
         ("train", "learning_rate", "fast"),
         ("train", "learning_rate", float("nan")),
         ("train", "momentum", 1.0),
@@ -139,6 +142,21 @@ def test_micro_batches_divide_a_batch(tmp_path, accumulate, nearest):
 def test_one_singer_for_each_sample(tmp_path):
     changes = {"model": {"condition_on": "singer"}, "generate": {"count": 2, "singer": ["anna", "bo", "anna"]}}
     with pytest.raises(ParamsError, match=r"generate\.singer: 3 names for generate\.count: 2 samples"):
+        load_params(edit_params(tmp_path, changes))
+
+
+@pytest.mark.parametrize(
+    ("condition_on", "conditions"),
+    [(None, []), ("singer", ["singer"]), ("melody", ["melody"]), (["phonemes", "melody"], ["phonemes", "melody"])],
+)
+def test_conditions_are_a_word_or_a_list(tmp_path, condition_on, conditions):
+    params = load_params(edit_params(tmp_path, {"model": {"condition_on": condition_on}}))
+    assert params.model.conditions == conditions
+
+
+def test_a_singer_needs_a_model_of_singers(tmp_path):
+    changes = {"model": {"condition_on": ["melody"]}, "generate": {"singer": "anna"}}
+    with pytest.raises(ParamsError, match=r"generate\.singer: 'anna' needs model\.condition_on: singer"):
         load_params(edit_params(tmp_path, changes))
 
 

@@ -160,7 +160,13 @@ def test_describing_says_how_many_micro_batches_fit(workspace, capsys, monkeypat
     assert capsys.readouterr().out.split()[-1] == "1"
 
 
+def test_conditions_that_no_model_learns_yet_are_refused(workspace):
+    conditioned = workspace.model.model_copy(update={"condition_on": ["singer", "melody"]})
+    with pytest.raises(StageError, match=r"model\.condition_on: melody: the corpus has tracks of it, but no model"):
+        model(workspace.model_copy(update={"model": conditioned}))
+
+
 def test_recordings_of_nobody_stop_a_model_of_singers(workspace):
-    conditioned = workspace.model.model_copy(update={"condition_on": "singer"})
+    conditioned = workspace.model.model_copy(update={"condition_on": ["singer"]})
     with pytest.raises(StageError, match=r"model\.condition_on: singer, but recordings lie directly in corpus"):
         model(workspace.model_copy(update={"model": conditioned}))

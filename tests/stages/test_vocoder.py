@@ -121,7 +121,7 @@ def test_a_training_that_was_killed_goes_on_from_its_last_epoch(project, monkeyp
 
 
 def test_singers_are_told_apart(project):
-    params = project.model_copy(update={"model": project.model.model_copy(update={"condition_on": "singer"})})
+    params = project.model_copy(update={"model": project.model.model_copy(update={"condition_on": ["singer"]})})
     vocoder(params)
     found, _ = load_vocoder(MODELS, params.mel_spec, ["anna", "bo"])
     values = np.zeros((1, 20, 32), np.float32)

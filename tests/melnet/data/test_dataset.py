@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
+from melnet.audio.mel import MelSpec
 from melnet.data.dataset import (
     Normalisation,
     ProcessShard,
@@ -22,6 +23,7 @@ from melnet.data.dataset import (
     passages,
 )
 from melnet.data.shards import Group
+from melnet.data.tracks import Tracks, TracksError, TrackSpec, Vocabulary, write_tracks
 
 FRAMES, BANDS = 3, 2
 ROW_BYTES = 4 * FRAMES * BANDS
@@ -35,7 +37,7 @@ class FakeShards:
     def __init__(self, sizes, positions=None):
         self.groups = [Group(0, index, rows) for index, rows in enumerate(sizes)]
         self.paths = [Path("train/part-00000.parquet")]
-        self.spec = SimpleNamespace(frames=FRAMES, bands=BANDS)
+        self.spec = SimpleNamespace(frames=FRAMES, bands=BANDS, mel=MelSpec())
         self.slices = positions or [("a", FRAMES * number) for number in range(sum(sizes))]
         self.read = []
 
@@ -184,7 +186,7 @@ def test_processes_share_every_batch_and_leave_nothing_out():
     for batch in batches(FakeShards([5, 9]), PLAIN, 6):
         parts = [ProcessShard(index, 3).rows(batch) for index in range(3)]
         assert {len(part.x) for part in parts} == {2}
-        for whole, *shared in zip(batch, *parts, strict=True):
+        for whole, *shared in zip(batch[:3], *(part[:3] for part in parts), strict=True):
             np.testing.assert_array_equal(np.concatenate(shared), whole)
 
 
@@ -217,3 +219,81 @@ def test_passages_join_neighbours_of_one_recording(frames, expected):
         number = int(passage.log_mel[0, 0])
         assert positions[number] == (passage.recording, passage.start_frame)
         assert passage.singer == f"singer of {passage.recording}"
+
+
+LENGTHS = {"a": 40, "b": 25}  # frames of the recordings, in slices and behind them
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Tracks that say where they are: the phoneme is the frame's number plus one, the pitch that of the recording."""
+    rows = []
+    for number, (name, frames) in enumerate(LENGTHS.items()):
+        melody = np.stack([np.full(frames, number), np.ones(frames)], axis=1).astype(np.float32)
+        rows.append((name, melody, np.arange(1, frames + 1, dtype=np.int32)))
+    names = tuple(f"{i:02}" for i in range(max(LENGTHS.values())))
+    write_tracks(tmp_path, TrackSpec(24000, 512, ("melody", "phonemes"), Vocabulary("phonemes", names)), rows)
+    return tmp_path
+
+
+def conditioned():
+    """Slices of two recordings: one with a gap, the other up to a rest that was dropped."""
+    return [("a", FRAMES * i) for i in (0, 1, 2, 5, 6, 7, 8)] + [("b", FRAMES * i) for i in range(7)]
+
+
+def check(batch, positions, lookahead):
+    """Each frame's tracks belong to the frame whose number is in its spectrogram; behind the recording is nothing."""
+    for x, melody, phonemes in zip(batch.x, *batch.tracks, strict=True):
+        recording, _ = positions[int(x[0, 0])]
+        frames = np.concatenate([x[:, 1], x[-1, 1] + 1 + np.arange(lookahead)]).astype(int)
+        inside = frames < LENGTHS[recording]
+        np.testing.assert_array_equal(phonemes, np.where(inside, frames + 1, 0))
+        np.testing.assert_array_equal(melody[:, 0], list(LENGTHS).index(recording))
+        np.testing.assert_array_equal(melody[:, 1], inside)
+
+
+@pytest.mark.parametrize("max_rows", [3, 9, 100])
+@pytest.mark.parametrize("lookahead", [0, 2, 30])
+def test_windows_have_the_tracks_of_their_frames_and_of_the_look_ahead(written, lookahead, max_rows):
+    positions = conditioned()
+    shards = FakeShards([2, 3, 3, 3, 3], positions)
+    windows, plain = (
+        TrainingWindows(shards, 4, tracks=tracks, max_bytes=max_rows * ROW_BYTES)
+        for tracks in (Tracks(written, lookahead=lookahead), None)
+    )
+    for epoch in range(4):
+        streams = (source.batches(PLAIN, 16, 3, seed=1, epoch=epoch) for source in (windows, plain))
+        for batch, unconditional in zip(*streams, strict=True):
+            check(batch, positions, lookahead)
+            assert batch.tracks.phonemes.shape == (16, 4 + lookahead)
+            assert unconditional.tracks is None
+            np.testing.assert_array_equal(batch.x, unconditional.x)  # the choice of windows is the same
+
+
+@pytest.mark.parametrize("batch_size", [4, 14, 20])
+def test_slices_have_the_tracks_of_their_frames(written, batch_size):
+    positions = conditioned()
+    found = list(batches(FakeShards([5, 9], positions), PLAIN, batch_size, tracks=Tracks(written, lookahead=2)))
+    assert sum(int(batch.weights.sum()) for batch in found) == len(positions)
+    for batch in found:
+        count = int(batch.weights.sum())
+        assert not batch.tracks.melody[count:].any() and not batch.tracks.phonemes[count:].any()
+        whole = batch._replace(x=batch.x[:count], tracks=batch.tracks.map(lambda track, count=count: track[:count]))
+        check(whole, positions, 2)
+        parts = [ProcessShard(index, 2).rows(batch).tracks.phonemes for index in range(2)]
+        np.testing.assert_array_equal(np.concatenate(parts), batch.tracks.phonemes)
+
+
+def test_only_wanted_tracks_are_in_a_batch(written):
+    windows = TrainingWindows(FakeShards([7, 7], conditioned()), 4, tracks=Tracks(written, ["melody"]))
+    batch = next(windows.batches(PLAIN, 4, 1, seed=0, epoch=0))
+    assert batch.tracks.phonemes is None and batch.tracks.melody.shape == (4, 4, 2)
+
+
+def test_tracks_of_other_recordings_or_frames_are_refused(written):
+    shards = FakeShards([2], [("a", 0), ("c", 0)])
+    with pytest.raises(TracksError, match="has no tracks of 'c'"):
+        list(batches(shards, PLAIN, 2, tracks=Tracks(written)))
+    shards.spec.mel = MelSpec(hop_length=256)
+    with pytest.raises(TracksError, match="frames every 512 samples"):
+        TrainingWindows(shards, 3, tracks=Tracks(written))

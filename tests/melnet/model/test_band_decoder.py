@@ -13,10 +13,14 @@ from tests.weights import fixed
 BATCH, HIDDEN = 3, 5
 
 
-@pytest.mark.parametrize(("cell", "layers", "bands"), [("lstm", 3, 2 * UNROLL + 3), ("gru", 2, 3)])
-def test_it_draws_what_the_tier_draws(cell, layers, bands):
+@pytest.mark.parametrize(
+    ("cell", "layers", "bands", "precision", "tolerance"),
+    [("lstm", 3, 2 * UNROLL + 3, "float32", 1e-5), ("gru", 2, 3, "float32", 1e-5), ("gru", 2, 3, "bfloat16", 0.02)],
+)
+def test_it_draws_what_the_tier_draws(cell, layers, bands, precision, tolerance):
     rng = np.random.default_rng(5)
-    tier = fixed(Tier(bands=bands, layers=layers, hidden=HIDDEN, num_components=2, min_sigma=0.02, cell=cell))
+    sizes = {"bands": bands, "layers": layers, "hidden": HIDDEN, "num_components": 2, "min_sigma": 0.02}
+    tier = fixed(Tier(**sizes, cell=cell, precision=precision))
     draws = rng.normal(size=(bands, BATCH)).astype("float32")
 
     def drawn(contexts, condition, decoder):
@@ -31,5 +35,5 @@ def test_it_draws_what_the_tier_draws(cell, layers, bands):
             for decoder in (False, True)
         )
         for a, b in zip(found, expected, strict=True):
-            np.testing.assert_allclose(ops.convert_to_numpy(a), ops.convert_to_numpy(b), atol=1e-5)
+            np.testing.assert_allclose(ops.convert_to_numpy(a), ops.convert_to_numpy(b), atol=tolerance)
     assert np.abs(ops.convert_to_numpy(expected[1])).max() > 0.3

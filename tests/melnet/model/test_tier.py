@@ -8,20 +8,31 @@ from keras import ops
 
 from melnet.backend import compiled, gradients
 from melnet.model import kernel_choice, stacks
-from melnet.model.multiscale import TierIndex, divisors, inputs_and_target, shape, split, target_and_context
+from melnet.model.conditions import UNKNOWN
+from melnet.model.multiscale import (
+    TierIndex,
+    divisors,
+    frame_rows,
+    inputs_and_target,
+    shape,
+    split,
+    target_and_context,
+)
 from melnet.model.recurrent import row
 from melnet.model.tier import Tier
 
-BATCH, SINGERS = 2, 3
+BATCH, SINGERS, PHONEMES = 2, 3, 5
 FIRST = 3, 2  # frames and bands of the first tier; each later one doubles one of them, whatever the number of tiers
-# Numbers of tiers, their cells, and whether they are conditioned on singers.
+LOOKAHEAD = 2  # frames of a tier
+# Numbers of tiers, their cells, whether they are conditioned on singers, and whether they are told what to sing.
 TIERS = [
-    (1, "gru", True),
-    (2, "lstm", True),
-    (3, "lstm", False),
-    (4, "gru", False),
-    (5, "lstm", True),
-    (6, "lstm", False),
+    (1, "gru", True, False),
+    (1, "lstm", False, True),
+    (2, "lstm", True, True),
+    (3, "lstm", False, False),
+    (4, "gru", False, True),
+    (5, "lstm", True, False),
+    (6, "lstm", False, False),
 ]
 MODELS = (1, 2, 3, 6)  # numbers of tiers in a model
 
@@ -31,7 +42,7 @@ def size(tiers):
     return tuple(first * divisor for first, divisor in zip(FIRST, divisors(tiers), strict=True))
 
 
-def make_tier(number, cell="lstm", singers=False):
+def make_tier(number, cell="lstm", singers=False, sung=False):
     tier = Tier(
         bands=shape(number, number, *size(number)).bands,
         layers=2,
@@ -41,6 +52,9 @@ def make_tier(number, cell="lstm", singers=False):
         cell=cell,
         feature_layers=0 if number == 1 else 1,
         singers=SINGERS if singers else 0,
+        melody=sung,
+        phonemes=PHONEMES if sung else 0,
+        lookahead=LOOKAHEAD if sung else 0,
     )
     # Far from its small initial weights, so that every path carries weight.
     rng = np.random.default_rng(7)
@@ -50,14 +64,24 @@ def make_tier(number, cell="lstm", singers=False):
 
 def inputs(x, number, tiers):
     """Inputs of a tier from whole spectrograms."""
-    return inputs_and_target(x, np.arange(x.shape[0], dtype=np.int32) % SINGERS, TierIndex(number, tiers))[0]
+    singers = np.arange(x.shape[0], dtype=np.int32) % SINGERS
+    ahead = LOOKAHEAD * frame_rows(number, tiers).step
+    return inputs_and_target(x, singers, TierIndex(number, tiers), sung(x.shape[1] + ahead))[0]
+
+
+def sung(frames):
+    """Tracks of melody and phonemes for a batch."""
+    rng = np.random.default_rng(3)
+    size = BATCH, frames
+    melody = np.stack([np.log(rng.uniform(100, 400, size)), rng.integers(-1, 2, size)], axis=-1)
+    return {"melody": melody.astype(np.float32), "phonemes": rng.integers(0, PHONEMES, size, dtype=np.int32)}
 
 
 @pytest.fixture(scope="module", params=TIERS, ids=str)
 def placed(request):
     """A tier and its number."""
-    number, cell, singers = request.param
-    return make_tier(number, cell, singers), number
+    number, cell, singers, sung = request.param
+    return make_tier(number, cell, singers, sung), number
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +89,8 @@ def gradient(placed):
     """A function that gives the gradient of weighted outputs of a tier with respect to whole spectrograms."""
     tier, number = placed
 
-    def output(both, singer, weights):
-        given = {"x": both[0], "singer": singer} | ({"context": both[1]} if number > 1 else {})
+    def output(both, others, weights):
+        given = {"x": both[0], **others} | ({"context": both[1]} if number > 1 else {})
         return ops.sum(tier(given) * weights)
 
     compiled_gradient = gradients(output)
@@ -74,7 +98,8 @@ def gradient(placed):
     def of_whole(x, weights, tiers):
         given = inputs(x, number, tiers)
         both = np.stack([given["x"], given.get("context", np.zeros_like(given["x"]))])
-        found = ops.convert_to_numpy(compiled_gradient(both, given["singer"], weights)[0])
+        others = {name: given[name] for name in ("singer", "melody", "phonemes")}
+        found = ops.convert_to_numpy(compiled_gradient(both, others, weights)[0])
         whole = np.zeros_like(x)
         for part, values in zip(target_and_context(whole, number, tiers), found, strict=True):  # views
             if part is not None:
@@ -197,6 +222,65 @@ def test_the_singer_reaches_every_stack(number, rng):
         weight.assign(0 * value)
         assert np.abs(ops.convert_to_numpy(mixtures(given)) - whole).max() > 1e-3, weight.path
         weight.assign(value)
+
+
+@pytest.mark.parametrize("number", [1, 2, 4])
+def test_an_element_depends_on_what_is_sung_up_to_the_lookahead(number, rng):
+    """A change of the melody or of the phoneme at one frame reaches the frames that it is ahead of, and later ones."""
+    tier = make_tier(number, sung=True)
+    given = inputs(rng.normal(size=(BATCH, *size(number))).astype("float32"), number, number)
+    mixtures = compiled(tier)
+    whole = ops.convert_to_numpy(mixtures(given))
+    for name in ("melody", "phonemes"):
+        for at in range(given[name].shape[1]):
+            changed = given[name].copy()
+            if name == "melody":
+                changed[0, at] = np.log(300), 1 - max(changed[0, at, 1], 0)
+            else:
+                changed[0, at] = (changed[0, at] + 1) % PHONEMES
+            difference = np.abs(ops.convert_to_numpy(mixtures({**given, name: changed})) - whole)
+            reached = difference.max(axis=(2, 3)) > 0
+            expected = np.arange(whole.shape[1]) >= at - tier.lookahead
+            if number == 1:
+                np.testing.assert_array_equal(reached[0], expected)
+            else:  # through its context's features a later tier sees all frames, but no other way than by these
+                assert reached[0][expected].all()
+            assert not reached[1].any()
+
+
+def test_tracks_of_a_tier_are_those_of_its_frames():
+    frames = np.arange(16)
+    for total in range(1, 7):
+        for number in range(1, total + 1):
+            whole = np.broadcast_to(frames[:, None], (16, 16))
+            modelled = target_and_context(whole, number, total)[0][:, 0]
+            np.testing.assert_array_equal(frames[frame_rows(number, total)], modelled)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_what_is_sung_reaches_every_stack(number, rng):
+    """Without any one of the projections of its features, a tier's output is another."""
+    tier = make_tier(number, sung=True)
+    given = inputs(rng.normal(size=(BATCH, *size(number))).astype("float32"), number, number)
+    mixtures = compiled(tier)
+    whole = ops.convert_to_numpy(mixtures(given))
+    projections = [weight for weight in tier.weights if "/sung_to_" in weight.path or "/bands_to_" in weight.path]
+    assert len(projections) == 5
+    for weight in projections:
+        value = ops.convert_to_numpy(weight)
+        weight.assign(0 * value)
+        assert np.abs(ops.convert_to_numpy(mixtures(given)) - whole).max() > 1e-3, weight.path
+        weight.assign(value)
+
+
+def test_an_unknown_melody_is_not_a_silent_one(rng):
+    tier = make_tier(1, sung=True)
+    given = inputs(rng.normal(size=(BATCH, *size(1))).astype("float32"), 1, 1)
+    outputs = []
+    for voicing in (UNKNOWN, 0.0, 1.0):
+        given["melody"][..., 1] = voicing
+        outputs.append(ops.convert_to_numpy(compiled(tier)(given)))
+    assert all(np.abs(a - b).max() > 1e-3 for a, b in zip(outputs, [*outputs[1:], outputs[0]], strict=True))
 
 
 def test_initial_states_are_trained():

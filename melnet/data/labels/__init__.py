@@ -1,0 +1,1 @@
+"""Timed labels beside a recording: which phoneme is sung when."""
