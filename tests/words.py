@@ -17,6 +17,8 @@ HERE = [
     "dvc plots show",
     "dvc plots diff",
     "dvc exp run --set-param train.epochs=2",
+    'dvc exp run --set-param "model.condition_on=[melody,phonemes]" '
+    "--set-param generate.score=melnet/melodies/ode_to_joy.txt",
     "dvc exp show",
     "dvc remote add --default storage ../melnet-storage",
     "dvc push",
@@ -36,6 +38,7 @@ CLUSTER = (
 )
 TOGETHER = "tests/stages/execution/test_together.py::test_two_processes_have_the_losses_of_one_whatever_is_killed"
 TRAINED = f"{HOST}::test_train_leaves_model_and_metrics_and_shows_its_epochs"
+SUNG = "tests/melnet/test_command_line.py::test_sing_follows_a_score"
 SERVED = "tests/melnet/live/test_server.py::test_it_serves_with_nothing_but_a_model"
 OVERRIDDEN = f"{HOST}::test_a_cancelled_training_leaves_no_process_and_resumes"
 # Too long, or with addresses of their own: the test that does the same, or what CI executes.
@@ -44,6 +47,7 @@ ELSEWHERE = {
     "make test": ".ci/run",
     "make demo": f"{GRAPH}::test_it_ends_in_audio_pictures_and_metrics",
     "make install": ".ci/run",
+    "python -m melnet sing --score melody.mid --transpose -5 --out song.wav": SUNG,
     "make live": SERVED,
     "python -m melnet live": SERVED,
     "make host": f"{HOST}::test_host_can_be_brought_up_again_and_keeps_its_schedule",
@@ -76,7 +80,7 @@ NOWHERE = {
     "exec python -m stages.train tier-1'": "needs Open MPI",
 }
 # Made by some runs only.
-SOMETIMES = {"samples/griffin-lim/*.wav", "samples/prime.wav", "samples/sample-00-joined.wav"}
+SOMETIMES = {"samples/asked/", "samples/griffin-lim/*.wav", "samples/prime.wav", "samples/sample-00-joined.wav"}
 MADE = ("data/", "metrics/", "models/", "plots/", "report/", "samples/")
 SOURCES = (".ci/", "bench/", "docs/", "melnet/", "params/", "pipeline/", "stages/", "tests/")
 

@@ -13,7 +13,7 @@ import melnet
 from melnet.command_line import _parser, main
 from melnet.prime import read_recording
 from melnet.sampling import DEFAULT_TEMPERATURE
-from tests.small_model import SINGERS, write_model
+from tests.small_model import SINGERS, TOLD, write_model
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,6 +47,20 @@ def test_sing_writes_what_the_interface_sings(folder, capsys):
     output = capsys.readouterr()
     assert output.out == ""
     assert output.err.startswith("new/song.wav: 1.5 s by vocoder in ") and len(output.err.splitlines()) == 1
+
+
+def test_sing_follows_a_score(tmp_path, capsys):
+    write_model(tmp_path / "told", told=TOLD)
+    Path("melody.txt").write_text("tempo 120\nrest 1\nA3 1 t a")
+    main(["sing", "--model", "told", "--score", "melody.txt", "--transpose", "-5", "--tempo", "2", "--out", "song.wav"])
+    model = melnet.load("told", warm_up=False)
+    with pytest.warns(UserWarning, match="beyond the range"):
+        score = model.read_score("melody.txt", transpose=-5, tempo=2)
+    sung = model.sing(score=score)[0]
+    np.testing.assert_allclose(soundfile.read("song.wav")[0], 0.95 * sung / np.abs(sung).max(), atol=1e-4)
+    warning, line = capsys.readouterr().err.splitlines()
+    assert warning.startswith("melnet: melody.txt: the score goes from") and line.startswith("song.wav: 0.8 s by ")
+    assert "takes no score" in failure("sing", "--score", "melody.txt", "--out", "song.wav")
 
 
 def test_the_default_temperature_is_that_of_the_interface():
