@@ -127,17 +127,22 @@ def compare_asked(
             metrics[name] |= asdict(melody_agreement(melodies, list(audio), config.mel))
     if "phonemes" in told.conditions:
         normalise = config.normalisation.normalise
-        labelled = read_stretches(train, PHONEME_FRAMES, seed=seed)
-        classifier = PhonemeClassifier.fit(
-            [normalise(item.log_mel) for item in labelled],
-            [_phonemes(item, tracks) for item in labelled],
-            seed=seed,
-            max_frames=PHONEME_FRAMES,
-        )
+        classifier = phoneme_classifier(config, train, tracks, seed)
         phonemes = [_phonemes(item, tracks) for item in found]
         for name, log_mels in (("asked", asked.drawn), ("asked_recorded", recorded)):
             metrics[name]["phoneme_accuracy"] = classifier.accuracy(list(normalise(log_mels)), phonemes)
     return _without_none(metrics)
+
+
+def phoneme_classifier(config: ModelConfig, train: Shards, tracks: Tracks, seed: int) -> PhonemeClassifier:
+    """A classifier of frames that learned the phonemes of the train split."""
+    labelled = read_stretches(train, PHONEME_FRAMES, seed=seed)
+    return PhonemeClassifier.fit(
+        [config.normalisation.normalise(item.log_mel) for item in labelled],
+        [_phonemes(item, tracks) for item in labelled],
+        seed=seed,
+        max_frames=PHONEME_FRAMES,
+    )
 
 
 def _phonemes(passage: Passage, tracks: Tracks) -> np.ndarray:

@@ -1,0 +1,122 @@
+"""Asked to sing: the scores of the songs of the test split, and recordings that are followed.
+
+    python -m bench.quality.asked --work FOLDER --name NAME [--follow RECORDING ...]
+
+Uses the model of a finished run in FOLDER, which is told melody and phonemes. Each recording of the test split that has
+a MIDI file beside it is asked for by that file and its labels; the recording itself is measured against the same notes.
+A hummed tune, which is synthesised, and RECORDINGs are followed, transposed into the middle of the voice's range.
+Writes bench/quality/asked-NAME.json.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before anything imports TensorFlow
+
+import numpy as np
+from melnet.metrics.asked import melody_agreement
+
+import melnet
+from bench.common import ROOT
+from melnet.audio.files import write_wav
+from melnet.audio.spectrogram import log_mel
+from melnet.comparison import phoneme_classifier
+from melnet.data.dataset import stretches
+from melnet.data.shards import Shards
+from melnet.prime import read_recording
+from melnet.saved import read_tracks
+from melnet.score import Score, read_score
+from melnet.singing import Model
+from stages.parameters import load_params
+
+SEED = 1
+HARMONICS = 10
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder of a finished run")
+    parser.add_argument("--name", required=True, help="of the result")
+    parser.add_argument("--follow", type=Path, action="append", default=[], metavar="RECORDING")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="for the audio")
+    arguments = parser.parse_args()
+    model = melnet.load(arguments.work / "models", warm_up=False)
+    found: dict[str, Any] = {"songs": _songs(model, arguments.work, arguments.out)}
+    with tempfile.TemporaryDirectory() as folder:
+        hummed = Path(folder, "hummed.wav")
+        write_wav(hummed, _hummed(model), model.sample_rate, normalise=True)
+        found["followed"] = {path.stem: _followed(model, path, arguments.out) for path in (hummed, *arguments.follow)}
+    path = ROOT / f"bench/quality/asked-{arguments.name}.json"
+    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(found, indent=2))
+
+
+def _songs(model: Model, work: Path, out: Path | None) -> dict[str, Any]:
+    """Agreement of samples, and of the recordings, with the notes and labels of the songs of the test split."""
+    corpus, shards = Path(load_params(work / "params.yaml").corpus.path), work / "data/shards"
+    names = sorted({stretch.recording for stretch in stretches(Shards(shards / "test"))})
+    songs = [corpus / name for name in names if (corpus / name).with_suffix(".mid").is_file()]
+    scores = [model.read_score(song.with_suffix(".mid")) for song in songs]
+    tracks = read_tracks(model.config, work / "data/tracks")
+    assert tracks
+    classifier = phoneme_classifier(model.config, Shards(shards / "train"), tracks, SEED)
+    mel, normalise = model.config.mel, model.config.normalisation.normalise
+    sampled = model.sample(count=len(scores), score=scores, seed=SEED)
+    sung = [model.invert(item[None, : score.frames], seed=SEED)[0] for item, score in zip(sampled, scores, strict=True)]
+    recorded = [read_recording(song, model.sample_rate) for song in songs]
+    figures: dict[str, Any] = {"songs": len(songs), "seconds": sum(map(len, sung)) / model.sample_rate}
+    for kind, signals, log_mels in (
+        ("asked", sung, list(sampled)),
+        ("recorded", recorded, [log_mel(signal, mel) for signal in recorded]),
+    ):
+        lengths = [min(score.frames, len(item)) for score, item in zip(scores, log_mels, strict=True)]
+        phonemes = [score.tracks.phonemes[:n] for score, n in zip(scores, lengths, strict=True)]  # type: ignore[index]
+        spectra = [normalise(item[:n]) for item, n in zip(log_mels, lengths, strict=True)]
+        figures[kind] = asdict(melody_agreement([score.tracks.melody for score in scores], signals, mel))
+        figures[kind]["phoneme_accuracy"] = classifier.accuracy(spectra, phonemes)
+    if out:
+        for song, signal in zip(songs, sung, strict=True):
+            write_wav(out / f"{song.stem}-asked.wav", signal, model.sample_rate, normalise=True)
+    return figures
+
+
+def _followed(model: Model, path: Path, out: Path | None) -> dict[str, Any]:
+    """How far the model follows a recording, which is transposed to where the voice is at home."""
+    told = model.config.frame_conditioning
+    assert told and told.range_hz
+    middle = np.sqrt(told.range_hz[0] * told.range_hz[1])
+    own = np.exp(np.median(_voiced(read_score(path, model.config.mel))))
+    transpose = float(np.round(12 * np.log2(middle / own)))
+    score = model.read_score(path, transpose=transpose)
+    audio = model.sing(score=score, seed=SEED)
+    if out:
+        write_wav(out / f"{path.stem}-followed.wav", audio[0], model.sample_rate, normalise=True)
+    return {"transpose": transpose, **asdict(melody_agreement([score.tracks.melody], list(audio), model.config.mel))}
+
+
+def _voiced(score: Score) -> np.ndarray:
+    """Natural logarithms of the pitches of the voiced frames of a score."""
+    melody = score.tracks.melody
+    assert melody is not None
+    return melody[melody[:, 1] > 0, 0]
+
+
+def _hummed(model: Model) -> np.ndarray:
+    """A tune as somebody hums it: harmonics that fall off by 12 dB an octave."""
+    tune = read_score(Path(melnet.__file__).parent / "melodies/ode_to_joy.txt", model.config.mel).tracks.melody
+    assert tune is not None
+    at = np.arange((len(tune) - 1) * model.config.mel.hop_length) / model.config.mel.hop_length
+    frames = np.arange(len(tune))
+    log_pitch, voicing = (np.interp(at, frames, tune[:, column]) for column in range(2))
+    phase = 2 * np.pi * np.cumsum(np.exp(log_pitch)) / model.sample_rate
+    harmonics = np.arange(1, HARMONICS + 1)
+    return (voicing * (np.sin(phase[:, None] * harmonics) / harmonics**2).sum(axis=1)).astype(np.float32)
+
+
+if __name__ == "__main__":
+    main()
