@@ -130,12 +130,13 @@ def compare_asked(
         classifier = phoneme_classifier(config, train, tracks, seed)
         phonemes = [_phonemes(item, tracks) for item in found]
         for name, log_mels in (("asked", asked.drawn), ("asked_recorded", recorded)):
-            metrics[name]["phoneme_accuracy"] = classifier.accuracy(list(normalise(log_mels)), phonemes)
+            accuracy = classifier and classifier.accuracy(list(normalise(log_mels)), phonemes)
+            metrics[name]["phoneme_accuracy"] = accuracy
     return _without_none(metrics)
 
 
-def phoneme_classifier(config: ModelConfig, train: Shards, tracks: Tracks, seed: int) -> PhonemeClassifier:
-    """A classifier of frames that learned the phonemes of the train split."""
+def phoneme_classifier(config: ModelConfig, train: Shards, tracks: Tracks, seed: int) -> PhonemeClassifier | None:
+    """A classifier of frames that learned the phonemes of the train split; None if none of them is known."""
     labelled = read_stretches(train, PHONEME_FRAMES, seed=seed)
     return PhonemeClassifier.fit(
         [config.normalisation.normalise(item.log_mel) for item in labelled],

@@ -35,8 +35,6 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-from melnet.metrics.asked import melody_agreement
-
 from melnet.audio.files import write_wav
 from melnet.audio.integrity import UnusableAudio
 from melnet.baselines.saved import Baselines
@@ -50,6 +48,7 @@ from melnet.data.tracks import Tracks
 from melnet.errors import MelnetError
 from melnet.generation import Generated, GenerationConfig, passage_scores, sing_score
 from melnet.generation import generate as sample
+from melnet.metrics.asked import melody_agreement
 from melnet.prime import Prime, read_prime
 from melnet.saved import ModelConfig, read_tracks
 from melnet.score import Score
@@ -96,8 +95,9 @@ def generate(params: Params) -> None:
         metrics |= of_asked
     if score:
         sung["score"] = sing_score(model, generation, invert, [score] * min(SCORE_SAMPLES, settings.count), singers)
-        melody = [score.tracks.melody] * len(sung["score"].audio)
-        metrics["score"] = asdict(melody_agreement(melody, list(sung["score"].audio), model.config.mel))
+        audio, melody = list(sung["score"].audio), score.tracks.melody
+        assert melody is not None  # every score has one
+        metrics["score"] = asdict(melody_agreement([melody] * len(audio), audio, model.config.mel))
     with atomic_folder(SAMPLES) as folder:
         _write_samples(folder, model.config, generated, prime, by_griffin_lim if by_vocoder else None, found.nearest)
         for name, samples in sung.items():

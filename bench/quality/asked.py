@@ -19,7 +19,6 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before anything imports TensorFlow
 
 import numpy as np
-from melnet.metrics.asked import melody_agreement
 
 import melnet
 from bench.common import ROOT
@@ -28,6 +27,7 @@ from melnet.audio.spectrogram import log_mel
 from melnet.comparison import phoneme_classifier
 from melnet.data.dataset import stretches
 from melnet.data.shards import Shards
+from melnet.metrics.asked import melody_agreement
 from melnet.prime import read_recording
 from melnet.saved import read_tracks
 from melnet.score import Score, read_score
@@ -77,8 +77,8 @@ def _songs(model: Model, work: Path, out: Path | None) -> dict[str, Any]:
         lengths = [min(score.frames, len(item)) for score, item in zip(scores, log_mels, strict=True)]
         phonemes = [score.tracks.phonemes[:n] for score, n in zip(scores, lengths, strict=True)]  # type: ignore[index]
         spectra = [normalise(item[:n]) for item, n in zip(log_mels, lengths, strict=True)]
-        figures[kind] = asdict(melody_agreement([score.tracks.melody for score in scores], signals, mel))
-        figures[kind]["phoneme_accuracy"] = classifier.accuracy(spectra, phonemes)
+        figures[kind] = asdict(melody_agreement([_melody(score) for score in scores], signals, mel))
+        figures[kind]["phoneme_accuracy"] = classifier and classifier.accuracy(spectra, phonemes)
     if out:
         for song, signal in zip(songs, sung, strict=True):
             write_wav(out / f"{song.stem}-asked.wav", signal, model.sample_rate, normalise=True)
@@ -96,20 +96,23 @@ def _followed(model: Model, path: Path, out: Path | None) -> dict[str, Any]:
     audio = model.sing(score=score, seed=SEED)
     if out:
         write_wav(out / f"{path.stem}-followed.wav", audio[0], model.sample_rate, normalise=True)
-    return {"transpose": transpose, **asdict(melody_agreement([score.tracks.melody], list(audio), model.config.mel))}
+    return {"transpose": transpose, **asdict(melody_agreement([_melody(score)], list(audio), model.config.mel))}
+
+
+def _melody(score: Score) -> np.ndarray:
+    assert score.tracks.melody is not None
+    return score.tracks.melody
 
 
 def _voiced(score: Score) -> np.ndarray:
     """Natural logarithms of the pitches of the voiced frames of a score."""
-    melody = score.tracks.melody
-    assert melody is not None
+    melody = _melody(score)
     return melody[melody[:, 1] > 0, 0]
 
 
 def _hummed(model: Model) -> np.ndarray:
     """A tune as somebody hums it: harmonics that fall off by 12 dB an octave."""
-    tune = read_score(Path(melnet.__file__).parent / "melodies/ode_to_joy.txt", model.config.mel).tracks.melody
-    assert tune is not None
+    tune = _melody(read_score(Path(melnet.__file__).parent / "melodies/ode_to_joy.txt", model.config.mel))
     at = np.arange((len(tune) - 1) * model.config.mel.hop_length) / model.config.mel.hop_length
     frames = np.arange(len(tune))
     log_pitch, voicing = (np.interp(at, frames, tune[:, column]) for column in range(2))
