@@ -55,6 +55,7 @@ METRICS = {
     "nll_log_mel": Metric("model, in units of the log-mel before normalisation, to compare corpora", "lower"),
     "baseline_linear_nll_log_mel": Metric("regression on three frames and the lower bands, in these units"),
     "nll_train": Metric("model, random windows of the train split; far below nll, it shows over-fitting"),
+    "nll_without": Metric("model that is not told this; above nll by what it is worth"),
     "tiers": Metric("model, of the elements that this tier models", "lower"),
     "floored": Metric("share of elements on the log floor (silence)"),
     "mmd.value": Metric("MMD of windows of samples from windows of the test split, times 100; 0 if alike", "lower"),
@@ -107,6 +108,20 @@ METRICS |= {
     for figure, suffix in (("mean", ", share right; 0.5 is guessing"), ("spread", ", spread over folds"))
 }
 METRICS |= {
+    f"{name}.{figure}": Metric(f"{whose}: {meaning}", None if name == "asked_recorded" else "higher")
+    for name, whose in {
+        "asked": "samples asked to sing what test passages do",
+        "asked_recorded": "these passages, recorded",
+        "score": "samples of generate.score",
+    }.items()
+    for figure, meaning in {
+        "pitch_accuracy": "share of the frames voiced in both that are within 50 cents of what was asked",
+        "voicing_agreement": "share of frames that are voiced or unvoiced as asked",
+        "contour_correlation": "correlation of the pitch with what was asked",
+        "phoneme_accuracy": "share of frames in which a classifier hears the phoneme asked for",
+    }.items()
+}
+METRICS |= {
     f"{split}.{inversion}.{name}": Metric(f"copy by {by}, {of} split: {meaning}", better)
     for split, of in {"valid": "validation", "test": "test"}.items()
     for inversion, by in {"vocoder": "the vocoder", "griffin-lim": "Griffin-Lim"}.items()
@@ -122,6 +137,16 @@ def meanings(names: Iterable[str]) -> dict[str, Metric]:
     """
     known = {name: METRICS.get(name, METRICS.get(name.split(".")[0])) for name in names}
     return {name: metric for name, metric in known.items() if metric}
+
+
+def worth(scores: dict[str, Any]) -> dict[str, float]:
+    """Nats per element that a model gains by being told each condition, from the metrics of ``evaluate``.
+
+    >>> worth({"nll": -1.5, "nll_without.melody": -1.25})
+    {'melody': 0.25}
+    """
+    without = {name.removeprefix("nll_without."): value for name, value in scores.items() if "nll_without." in name}
+    return {name: value - scores["nll"] for name, value in without.items()}
 
 
 def corpus(shards: dict[str, Shards]) -> dict[str, Any]:
