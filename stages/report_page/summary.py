@@ -4,9 +4,11 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from melnet.data.shards import Shards
+from stages.corpus.files import named_audio
 from stages.corpus.manifest import read_manifest
 from stages.paths import CLEAN
 
@@ -162,7 +164,8 @@ def corpus(shards: dict[str, Shards]) -> dict[str, Any]:
         "removed_hours": sum(row["seconds_removed"] for row in used) / 3600,
         "unused": [(row["path"], row["reason"]) for row in unused[:UNUSED_LISTED]],
         "unused_count": len(unused),
-        "rejected_count": sum(row["status"] == "rejected" for row in rows),
+        # Label files are no rejected recordings.
+        "rejected_count": sum(row["status"] == "rejected" and named_audio(Path(row["path"])) for row in rows),
         "duplicate_count": sum(row["status"] == "duplicate" for row in rows),
         "rms": histogram([decibels(row["rms"]) for row in used]),
         "peak": histogram([decibels(row["peak"]) for row in used]),

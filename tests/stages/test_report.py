@@ -316,6 +316,15 @@ def test_duplicates_and_pauses_are_told_from_rejected_files(run):
     assert "again.wav same recording as song.wav" in text
 
 
+def test_label_files_are_no_rejected_recordings(run):
+    label = {"path": "song.lab", "status": "rejected", "reason": "not audio in any format that can be read"}
+    write_manifest(CLEAN, [label, *(row for row in read_manifest(CLEAN) if row["status"] == "ok")])
+    report(run)
+    text = written_page().text
+    assert "2 recordings; 0 files rejected." in text
+    assert "Files not used as audio file reason song.lab not audio" in text
+
+
 def test_it_begins_with_the_figures_in_short(run):
     report(run)
     text = written_page().text
