@@ -2,9 +2,10 @@
 
 The page opens from the file system and from any static server, and loads nothing from elsewhere. It plays the samples
 and report.recordings recordings of the test split beside their copy synthesis (log-mel spectrogram and back), by the
-vocoder and by Griffin-Lim, with their pitch. It shows training curves, metrics, the corpus, all settings and the hashes
-of data and model. What depends on git (the commit, the metrics of the last commit) is in report/run.js, which DVC
-passes over (.dvcignore): the rest is the same for the same run, in every clone.
+vocoder and by Griffin-Lim, with their pitch. Of a model that is told what is sung (model.condition_on) it also plays
+samples that were asked to sing what these recordings do, or a score. It shows training curves, metrics, the corpus, all
+settings and the hashes of data and model. What depends on git (the commit, the metrics of the last commit) is in
+report/run.js, which DVC passes over (.dvcignore): the rest is the same for the same run, in every clone.
 """
 
 import json
@@ -26,10 +27,11 @@ from melnet.data.atomic import atomic_folder, atomic_write
 from melnet.data.dataset import Passage
 from melnet.data.shards import Shards
 from melnet.data.split import SPLITS
+from melnet.data.tracks import CONDITIONS, Tracks
 from stages.command import main
 from stages.figures import VOCODER_LOSSES, loss_unit
 from stages.parameters import Generate, Params
-from stages.paths import CLEAN, METRICS, MODELS, REPORT, SAMPLES, SHARDS
+from stages.paths import CLEAN, METRICS, MODELS, REPORT, SAMPLES, SHARDS, TRACKS
 from stages.report_page import gallery, summary
 from stages.report_page.player_assets import OUTLINE_HEIGHT, PITCH_HEIGHT, colour_steps, frequency_ticks
 from stages.report_page.versions import flat, head, metrics, output_hashes
@@ -48,8 +50,11 @@ def report(params: Params) -> None:
         flush=True,
     )
     shards = {split: Shards(SHARDS / split) for split in SPLITS}
-    pieces = gallery.pieces(params.generate, params.report.recordings, shards["test"], _vocoder(params.generate))
-    content = _content(params, shards)
+    conditions = [condition for condition in CONDITIONS if condition in params.model.conditions]
+    told = Tracks(TRACKS, conditions) if conditions else None
+    vocoder = _vocoder(params.generate)
+    pieces = gallery.pieces(params.generate, params.report.recordings, shards["test"], vocoder, told)
+    content = _content(params, shards) | {"told": told}
     mel = shards["test"].spec.mel
     with atomic_folder(REPORT) as folder:
         tracks, limits = gallery.write(folder, pieces, mel.sample_rate)
@@ -59,7 +64,8 @@ def report(params: Params) -> None:
         }
         content |= {
             "groups": groups,
-            "longest": max(track.seconds for track in tracks),
+            # A score, which may take minutes, has a scale of its own.
+            "longest": max(track.seconds for track in tracks if track.piece.group != "score"),
             "limits": limits,
             "colours": colour_steps(9),
             "memorised_below": MEMORISED_BELOW,
@@ -115,6 +121,7 @@ def _content(params: Params, shards: dict[str, Shards]) -> dict[str, Any]:
         "meanings": {
             name: asdict(metric) for values in measured.values() for name, metric in summary.meanings(values).items()
         },
+        "worth": summary.worth(measured.get("evaluate", {})),
         "by_vocoder": gallery.by_vocoder(),
         "curves": curves,
         "units": {name: loss_unit(name) for name in curves},

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 # Before anything imports TensorFlow.
@@ -16,6 +17,7 @@ import pytest
 import soundfile
 from hypothesis import settings
 
+from stages.paths import CLEAN
 from tests.params_file import edit_params
 
 # `make test` tries the same inputs every time, so that a failure belongs to the change at hand; `make test-faults`
@@ -87,6 +89,73 @@ def finished_run(tmp_path_factory):
         make_samples(params)
         make_metrics()
     return folder
+
+
+@pytest.fixture(scope="session")
+def asked_run(finished_run, tmp_path_factory):
+    """The same of a model that is told melody and phonemes, and was given a score; not to be changed.
+
+    The first sample sings what the first passage does, the others what other passages do.
+    """
+    from stages.parameters import load_params
+
+    folder = tmp_path_factory.mktemp("asked") / "run"
+    shutil.copytree(finished_run, folder)
+    changes = {"model": {"condition_on": ["melody", "phonemes"]}, "generate": {"score": "scores/ode & joy.mid"}}
+    params = load_params(edit_params(folder, changes, folder / "params.yaml"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        make_tracks(params)
+        make_asked(params)
+    return folder
+
+
+def make_tracks(params):
+    """Tracks of the corpus: its gliding melody with a rest in each second, and three phonemes in turn."""
+    from melnet.data.tracks import TrackSpec, Vocabulary, write_tracks
+    from stages.corpus.manifest import read_manifest
+
+    mel = params.mel_spec
+
+    def tracks(row):
+        seconds = np.arange(round(row["seconds_out"] / mel.seconds_per_frame) + 1) * mel.seconds_per_frame
+        melody = np.stack([np.log(300 + 100 * np.sin(2 * seconds)), seconds % 1 < 0.8], axis=1).astype(np.float32)
+        return row["path"], melody, (seconds // 0.2 % 4).astype(np.int32)
+
+    vocabulary = Vocabulary("phonemes", ("a", "<br>", "unusually long"), seconds=(0.2, 0.2, 0.2))
+    spec = TrackSpec(mel.sample_rate, mel.hop_length, ("melody", "phonemes"), vocabulary)
+    write_tracks(Path("data/tracks"), spec, (tracks(row) for row in read_manifest(CLEAN) if row["status"] == "ok"))
+
+
+def make_asked(params):
+    """What `generate` adds for such a model."""
+    from melnet.audio.files import write_wav
+    from melnet.audio.griffin_lim import mel_to_audio
+    from melnet.data.dataset import passages
+    from melnet.data.samples import Samples
+    from melnet.data.shards import Shards
+
+    spec, test = params.mel_spec, Shards(Path("data/shards/test"))
+    asked = np.stack([passage.log_mel for passage in passages(test, params.generate.count, params.generate.frames)])
+    for name, mels in (("asked", asked), ("score", np.concatenate([asked[:2]] * 4, axis=1))):
+        names = [f"{name}-{i:02d}" for i in range(len(mels))]
+        for sample, signal in zip(names, mel_to_audio(mels, spec, iterations=2, seed=0), strict=True):
+            write_wav(Path(f"samples/{name}/{sample}.wav"), signal, spec.sample_rate, normalise=True)
+        Samples(names, [""] * len(names), mels, spec).write(Path(f"samples/{name}/spectrograms.parquet"))
+    score = {
+        "notes": [[0.5, 1.0, 69.0, "a"], [1.0, 2.5, 57.0, "<br>"]],
+        "labels": [[0.5, 1.0, "a"], [1.0, 90.0, "<br>"]],
+    }
+    Path("samples/score/score.json").write_text(json.dumps(score))
+    recorded = {"pitch_accuracy": 0.85, "voicing_agreement": 0.97, "contour_correlation": 0.98, "phoneme_accuracy": 0.7}
+    sung = {"pitch_accuracy": 0.82, "voicing_agreement": 0.91, "contour_correlation": 0.95, "phoneme_accuracy": 0.48}
+    edit_metrics("generate", {"asked": sung, "asked_recorded": recorded, "score": {"pitch_accuracy": 0.8}})
+    edit_metrics("evaluate", {"nll_without": {"melody": -0.4, "phonemes": -0.35, "all": -0.25}})
+
+
+def edit_metrics(name, changes):
+    path = Path(f"metrics/{name}.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def make_model(params):

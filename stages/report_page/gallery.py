@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from melnet.audio.spectrogram import log_mel
 from melnet.data.dataset import Passage, passages
 from melnet.data.samples import Samples
 from melnet.data.shards import Shards
+from melnet.data.tracks import Tracks
 from stages.corpus.manifest import read_manifest
 from stages.parameters import Generate
 from stages.paths import CLEAN, SAMPLES, SPECTROGRAMS
@@ -22,32 +23,45 @@ from stages.progress import progress
 from stages.report_page.player_assets import (
     colour_range,
     inversion_error,
+    label_spans,
+    note_path,
     outline,
+    phoneme_runs,
     pitch_path,
     save_spectrogram,
     time_ticks,
 )
 
 GRIFFIN_LIM_SAMPLES = SAMPLES / "griffin-lim"  # only where the samples themselves are by the vocoder
+ASKED, SCORE = SAMPLES / "asked", SAMPLES / "score"
 NEAREST = SAMPLES / "nearest.json"
 OUTLINE_BINS = 300
-VOCODER, GRIFFIN_LIM = "vocoder", "Griffin-Lim"  # versions
+VOCODER, GRIFFIN_LIM, RECORDING = "vocoder", "Griffin-Lim", "recording"  # versions
 
 Invert = Callable[[list[Passage]], np.ndarray]
 """passages of one length -> audio (passages, samples) made of their spectrograms"""
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What a piece was asked to sing, to be drawn over its spectrogram."""
+
+    melody: str  # SVG path in the coordinates of a track's pitch; empty if no melody was asked for
+    phonemes: list[tuple[float, float, str]]  # left edge and width, as shares of the picture, and name
+
+
+@dataclass(frozen=True)
 class Piece:
     """Audio and the spectrogram to show for it."""
 
-    group: str  # generated, nearest or recorded
+    group: str  # asked, score, generated, nearest or recorded
     title: str  # shared by all versions of the piece
     version: str  # by what it was made audible, or what else tells it from the others
     slug: str  # stem of its files' names
     signal: np.ndarray  # (samples,)
     log_mel: np.ndarray  # (frames, bands)
     error: float | None  # nats, of a signal made from a spectrogram
+    asked: Asked | None = None
 
 
 @dataclass(frozen=True)
@@ -61,16 +75,25 @@ class Track:
     ticks: list[float]
 
 
-def pieces(settings: Generate, recordings: int, test: Shards, vocoder: Invert | None) -> list[Piece]:
+def pieces(
+    settings: Generate, recordings: int, test: Shards, vocoder: Invert | None, tracks: Tracks | None
+) -> list[Piece]:
     """Samples, the passage nearest to the train split, recordings and their copies.
+
+    With tracks, which are of what the model is told, samples that were asked to sing something come first.
 
     Raises
     ------
     MelnetError
-        The samples or recordings are missing.
+        The samples, recordings or tracks are missing.
     """
     found = passages(test, recordings, settings.frames)
-    return [*_samples(), *_nearest(), *_recorded(found, settings, test.spec.mel, vocoder)]
+    recorded = list(_recorded(found, settings, test.spec.mel, vocoder))
+    asked: list[Piece] = []
+    if tracks:
+        originals = [piece for piece in recorded if piece.version == RECORDING]
+        asked = [*_asked(found, originals, tracks), *(_score(Path(settings.score).name) if settings.score else [])]
+    return [*asked, *_samples(), *_nearest(), *recorded]
 
 
 def by_vocoder() -> bool:
@@ -90,6 +113,41 @@ def write(folder: Path, pieces: list[Piece], sample_rate: int) -> tuple[list[Tra
         pitch = pitch_path(pitch_of(piece.signal, sample_rate))
         tracks.append(Track(piece, seconds, shape, pitch, time_ticks(seconds)))
     return tracks, limits
+
+
+def _asked(found: list[Passage], originals: list[Piece], tracks: Tracks) -> Iterator[Piece]:
+    """Each passage as recorded, whose files are those of the group ``recorded``, and the sample that sings the same."""
+    samples = Samples.read(ASKED / SPECTROGRAMS.name)
+    tracks.check(samples.mel)
+    # There may be fewer samples than recordings.
+    for passage, original, name, sampled in zip(found, originals, samples.names, samples.log_mels, strict=False):
+        asked = _asked_of(passage, tracks, samples.mel)
+        yield replace(original, group="asked", asked=asked)
+        signal = read_mono(ASKED / f"{name}.wav")
+        yield Piece("asked", original.title, "sung as asked", name, signal, sampled, None, asked)
+
+
+def _asked_of(passage: Passage, tracks: Tracks, mel: MelSpec) -> Asked:
+    frames, seconds_per_frame = len(passage.log_mel), mel.seconds_per_frame
+    sung = tracks.window(passage.recording, passage.start_frame, frames)
+    melody, labels = "", []
+    if sung.melody is not None:
+        log_pitch, voicing = sung.melody.T
+        melody = pitch_path(np.where(voicing > 0, np.exp(log_pitch), 0), seconds_per_frame)
+    if sung.phonemes is not None:
+        labels = phoneme_runs(sung.phonemes, tracks.spec.vocabulary.names, seconds_per_frame)
+    return Asked(melody, label_spans(labels, (frames - 1) * seconds_per_frame))
+
+
+def _score(title: str) -> Iterator[Piece]:
+    """The samples that sing ``generate.score``."""
+    samples = Samples.read(SCORE / SPECTROGRAMS.name)
+    score = json.loads((SCORE / "score.json").read_text(encoding="utf-8"))
+    seconds = (samples.log_mels.shape[1] - 1) * samples.mel.seconds_per_frame
+    asked = Asked(note_path(score["notes"]), label_spans(score["labels"], seconds))
+    for name, singer, sampled in zip(samples.names, samples.singers, samples.log_mels, strict=True):
+        version = f"{name}, {singer}" if singer else name
+        yield Piece("score", title, version, name, read_mono(SCORE / f"{name}.wav"), sampled, None, asked)
 
 
 def _samples() -> Iterator[Piece]:
@@ -144,7 +202,7 @@ def _recorded(found: list[Passage], settings: Generate, mel: MelSpec, vocoder: I
         start = passage.start_frame * mel.hop_length
         title = f"{passage.recording} at {start / mel.sample_rate:.1f} s"
         signal = read_mono(CLEAN / files[passage.recording], start, (len(passage.log_mel) - 1) * mel.hop_length)
-        yield Piece("recorded", title, "recording", f"recording-{i:02d}", signal, passage.log_mel, None)
+        yield Piece("recorded", title, RECORDING, f"recording-{i:02d}", signal, passage.log_mel, None)
         for version, signals in copies.items():
             copy, slug = signals[i], f"copy-{i:02d}-{version.lower()}"
             lost = inversion_error(copy, passage.log_mel, mel)

@@ -4,9 +4,11 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from melnet.data.shards import Shards
+from stages.corpus.files import named_audio
 from stages.corpus.manifest import read_manifest
 from stages.paths import CLEAN
 
@@ -55,6 +57,7 @@ METRICS = {
     "nll_log_mel": Metric("model, in units of the log-mel before normalisation, to compare corpora", "lower"),
     "baseline_linear_nll_log_mel": Metric("regression on three frames and the lower bands, in these units"),
     "nll_train": Metric("model, random windows of the train split; far below nll, it shows over-fitting"),
+    "nll_without": Metric("model that is not told this; above nll by what it is worth"),
     "tiers": Metric("model, of the elements that this tier models", "lower"),
     "floored": Metric("share of elements on the log floor (silence)"),
     "mmd.value": Metric("MMD of windows of samples from windows of the test split, times 100; 0 if alike", "lower"),
@@ -107,6 +110,20 @@ METRICS |= {
     for figure, suffix in (("mean", ", share right; 0.5 is guessing"), ("spread", ", spread over folds"))
 }
 METRICS |= {
+    f"{name}.{figure}": Metric(f"{whose}: {meaning}", None if name == "asked_recorded" else "higher")
+    for name, whose in {
+        "asked": "samples asked to sing what test passages do",
+        "asked_recorded": "these passages, recorded",
+        "score": "samples of generate.score",
+    }.items()
+    for figure, meaning in {
+        "pitch_accuracy": "share of the frames voiced in both that are within 50 cents of what was asked",
+        "voicing_agreement": "share of frames that are voiced or unvoiced as asked",
+        "contour_correlation": "correlation of the pitch with what was asked",
+        "phoneme_accuracy": "share of frames in which a classifier hears the phoneme asked for",
+    }.items()
+}
+METRICS |= {
     f"{split}.{inversion}.{name}": Metric(f"copy by {by}, {of} split: {meaning}", better)
     for split, of in {"valid": "validation", "test": "test"}.items()
     for inversion, by in {"vocoder": "the vocoder", "griffin-lim": "Griffin-Lim"}.items()
@@ -124,6 +141,16 @@ def meanings(names: Iterable[str]) -> dict[str, Metric]:
     return {name: metric for name, metric in known.items() if metric}
 
 
+def worth(scores: dict[str, Any]) -> dict[str, float]:
+    """Nats per element that a model gains by being told each condition, from the metrics of ``evaluate``.
+
+    >>> worth({"nll": -1.5, "nll_without.melody": -1.25})
+    {'melody': 0.25}
+    """
+    without = {name.removeprefix("nll_without."): value for name, value in scores.items() if "nll_without." in name}
+    return {name: value - scores["nll"] for name, value in without.items()}
+
+
 def corpus(shards: dict[str, Shards]) -> dict[str, Any]:
     """Lengths, unused files, levels and split of the corpus."""
     rows = read_manifest(CLEAN)
@@ -137,7 +164,8 @@ def corpus(shards: dict[str, Shards]) -> dict[str, Any]:
         "removed_hours": sum(row["seconds_removed"] for row in used) / 3600,
         "unused": [(row["path"], row["reason"]) for row in unused[:UNUSED_LISTED]],
         "unused_count": len(unused),
-        "rejected_count": sum(row["status"] == "rejected" for row in rows),
+        # Label files are no rejected recordings.
+        "rejected_count": sum(row["status"] == "rejected" and named_audio(Path(row["path"])) for row in rows),
         "duplicate_count": sum(row["status"] == "duplicate" for row in rows),
         "rms": histogram([decibels(row["rms"]) for row in used]),
         "peak": histogram([decibels(row["peak"]) for row in used]),

@@ -23,17 +23,21 @@ pytestmark = pytest.mark.skipif(
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 
 
-@pytest.fixture(scope="module")
-def page(finished_run, tmp_path_factory):
-    """The folder of a written report."""
+def write_report(run, folder):
     from stages.parameters import load_params
     from stages.report import report
 
-    folder = tmp_path_factory.mktemp("browser") / "run"
-    shutil.copytree(finished_run, folder)
+    shutil.copytree(run, folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         report(load_params(folder / "params.yaml"))
+
+
+@pytest.fixture(scope="module")
+def page(finished_run, tmp_path_factory):
+    """The folder of a written report."""
+    folder = tmp_path_factory.mktemp("browser") / "run"
+    write_report(finished_run, folder)
     previous = {
         "evaluate": {"nll": -0.25, "baseline_band_nll": 1.0},
         "generate": {"frechet": 10.0},
@@ -41,6 +45,14 @@ def page(finished_run, tmp_path_factory):
     }
     run = {"commit": "0123456789ab", "changed": 1, "metrics": previous}
     (folder / "report/run.js").write_text(f"window.melnetRun = {json.dumps(run)};\n")
+    return folder / "report"
+
+
+@pytest.fixture(scope="module")
+def asked_page(asked_run, tmp_path_factory):
+    """The report of a model that is told melody and phonemes."""
+    folder = tmp_path_factory.mktemp("browser") / "run"
+    write_report(asked_run, folder)
     return folder / "report"
 
 
@@ -146,6 +158,44 @@ def test_the_pitch_lies_over_the_picture_and_lets_a_click_through(chromium, page
     assert chromium.execute_script("return getComputedStyle(document.querySelector('.pitch')).pointerEvents") == "none"
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_names_of_phonemes_are_seen_where_there_is_room(chromium, asked_page, size):
+    show(chromium, (asked_page / "index.html").as_uri(), size)
+    for card, expected in {".card": {"a": True, "unusually long": False}, ".score": {"a": True, "<br>": True}}.items():
+        strip = find(chromium, f"{card} .phonemes")
+        chromium.execute_script("arguments[0].scrollIntoView({block: 'center'})", strip)
+        seen = chromium.execute_script(
+            """const seen = {};
+            for (const span of arguments[0].children) {
+              const box = span.getBoundingClientRect(), text = span.firstElementChild.getBoundingClientRect();
+              if (box.width > 20) seen[span.textContent] = text.top < box.bottom - 1 && text.right <= box.right + 1;
+            }
+            return seen""",
+            strip,
+        )
+        assert {name: seen[name] for name in expected} == expected
+    assert chromium.execute_script("return document.documentElement.scrollWidth") <= SIZES[size][0]
+
+
+def test_a_score_that_is_wider_than_the_screen_moves_along_as_it_plays(chromium, asked_page):
+    show(chromium, (asked_page / "index.html").as_uri(), "phone")
+    plot, track = find(chromium, ".score .plot"), find(chromium, ".score .track")
+    chromium.execute_script("arguments[0].scrollIntoView({block: 'center'})", track)
+    chromium.execute_script("arguments[0].querySelector('audio').currentTime = 4", track)
+    track.find_element(By.CSS_SELECTOR, ".play").click()
+
+    def middle():
+        return chromium.execute_script(
+            """const box = arguments[0].getBoundingClientRect();
+            const at = arguments[0].querySelector(".cursor").getBoundingClientRect().x;
+            return arguments[0].scrollLeft > 50 && (at - box.x) / box.width""",
+            plot,
+        )
+
+    until(chromium, lambda: middle() == pytest.approx(0.5, abs=0.1))
+    track.find_element(By.CSS_SELECTOR, ".play").click()
+
+
 def test_only_one_piece_plays_at_a_time(chromium, page):
     show(chromium, (page / "index.html").as_uri())
     first, second = chromium.find_elements(By.CSS_SELECTOR, ".play")[:2]
@@ -225,8 +275,10 @@ def test_a_server_that_sends_whole_files_only_can_still_seek(chromium, page):
         server.shutdown()
 
 
+@pytest.mark.parametrize("told", [False, True])
 @pytest.mark.parametrize(("size", "scheme"), [("desktop", "dark"), ("phone", "light")])
-def test_nothing_stands_in_the_way_of_anybody(chromium, page, size, scheme):
+def test_nothing_stands_in_the_way_of_anybody(chromium, request, told, size, scheme):
+    page = request.getfixturevalue("asked_page" if told else "page")
     show(chromium, (page / "index.html").as_uri(), size, scheme)
     for details in chromium.find_elements(By.CSS_SELECTOR, "summary"):
         details.click()

@@ -28,6 +28,7 @@ from stages.corpus.manifest import read_manifest, write_manifest
 from stages.parameters import load_params
 from stages.paths import CLEAN
 from stages.report import PAGE, report
+from stages.report_page.player_assets import label_spans, phoneme_runs
 from stages.report_page.versions import flat
 from tests.params_file import edit_params
 
@@ -57,13 +58,28 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def run(finished_run, tmp_path, monkeypatch):
-    """A copy of a finished run, which is the current directory; its parameters."""
-    shutil.copytree(finished_run, tmp_path / "run")
-    monkeypatch.chdir(tmp_path / "run")
-    # A repository above the temporary folder is none of this run's.
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
-    return load_params(Path("params.yaml"))
+def copy(tmp_path, monkeypatch):
+    """Copies a finished run to what then is the current directory; gives its parameters."""
+
+    def copied(folder):
+        shutil.copytree(folder, tmp_path / "run")
+        monkeypatch.chdir(tmp_path / "run")
+        # A repository above the temporary folder is none of this run's.
+        monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+        return load_params(Path("params.yaml"))
+
+    return copied
+
+
+@pytest.fixture
+def run(finished_run, copy):
+    return copy(finished_run)
+
+
+@pytest.fixture
+def asked(asked_run, copy):
+    """A run of a model that is told melody and phonemes."""
+    return copy(asked_run)
 
 
 def written_page():
@@ -300,6 +316,15 @@ def test_duplicates_and_pauses_are_told_from_rejected_files(run):
     assert "again.wav same recording as song.wav" in text
 
 
+def test_label_files_are_no_rejected_recordings(run):
+    label = {"path": "song.lab", "status": "rejected", "reason": "not audio in any format that can be read"}
+    write_manifest(CLEAN, [label, *(row for row in read_manifest(CLEAN) if row["status"] == "ok")])
+    report(run)
+    text = written_page().text
+    assert "2 recordings; 0 files rejected." in text
+    assert "Files not used as audio file reason song.lab not audio" in text
+
+
 def test_it_begins_with_the_figures_in_short(run):
     report(run)
     text = written_page().text
@@ -460,6 +485,121 @@ def test_the_limits_are_those_of_the_inversion(run):
     by_griffin_lim = Path("models/README.md").read_text()
     assert "its audio is silent; phases are guessed by Griffin-Lim (`log_mel_error_copy`" in by_griffin_lim
     assert "the vocoder adds" not in by_griffin_lim
+
+
+def attributes(page, tag, name):
+    return [found for found in page.all(tag) if found.get("class") == name]
+
+
+def test_each_recording_is_followed_by_the_sample_that_was_asked_to_sing_it(asked):
+    report(asked)
+    page = written_page()
+    slugs = ["recording-00", "asked-00", "recording-01", "asked-01", "score-00", "score-01"]
+    assert [audio["src"] for audio in page.all("audio")][:7] == [
+        f"audio/{slug}.wav" for slug in [*slugs, "sample-00-vocoder"]
+    ]
+    title = next(text for text in page.texts if re.fullmatch(r".+\.wav at [\d.]+ s", text))
+    names = [audio["aria-label"] for audio in page.all("audio")]
+    assert names[:2] == [f"{title}, recording", f"{title}, sung as asked"]
+    assert names[4] == "ode & joy.mid, score-00"
+    assert np.corrcoef(played("asked-01"), soundfile.read("samples/asked/asked-01.wav")[0])[0, 1] > 0.999
+    assert soundfile.info("report/audio/score-00.wav").frames == (4 * 80 - 1) * 512
+    assert len(attributes(page, "li", "card score")) == 1
+    assert "Generated freely" in page.text
+
+
+def test_the_melody_asked_for_lies_under_the_pitch(asked):
+    report(asked)
+    page = written_page()
+    paths = [path["d"] for path in attributes(page, "path", "asked")]
+    assert paths == [path["d"] for path in attributes(page, "path", "asked edge")]
+    assert paths[0] == paths[1] != paths[2] == paths[3]  # of a passage, and its sample
+    frames, heights = np.array(re.findall(r"([\d.]+),(\d+)", paths[0]), float).T
+    passage = passages(Shards(Path("data/shards/test")), 1, 80)[0]
+    seconds = (passage.start_frame + np.arange(80)) * 512 / 24000
+    voiced = seconds % 1 < 0.8
+    assert frames == pytest.approx(np.arange(80)[voiced] * 512 / 24000 / 0.016, abs=0.06)
+    cents = 1200 * np.log2(65 * (1100 / 65) ** (1 - heights / 1000) / (300 + 100 * np.sin(2 * seconds[voiced])))
+    assert np.abs(cents).max() < 3
+    # A4 and A3, from 0.5 and 1 s, each shortened by 0.03 s.
+    a4, a3 = (round(1000 * (1 - np.log(hz / 65) / np.log(1100 / 65))) for hz in (440, 220))
+    assert paths[4:] == 2 * [f"M31.2,{a4}H60.6M62.5,{a3}H154.4"]
+    labels = [svg.get("aria-label", "") for svg in attributes(page, "svg", "pitch")]
+    assert labels[5:7] == ["Pitch of ode & joy.mid, score-01, over the melody asked for", ""]
+
+
+def test_the_phonemes_asked_for_stand_where_they_are_sung(asked):
+    report(asked)
+    page = written_page()
+    strips = [strip["aria-label"] for strip in attributes(page, "div", "phonemes")]
+    assert len(strips) == 6
+    assert strips[5] == "Asked for in ode & joy.mid, score-01: a <br>"
+    assert [style for style in (span.get("style", "") for span in page.all("span")) if "--left" in style][-2:] == [
+        f"--left: {left / seconds:.4f}; --width: {width / seconds:.4f}"
+        for seconds in [(4 * 80 - 1) * 512 / 24000]
+        for left, width in ((0.5, 0.5), (1.0, seconds - 1.0))
+    ]
+    assert not page.all("br")
+
+
+def test_runs_of_phonemes_reach_half_a_frame_beyond_their_centres():
+    runs = phoneme_runs(np.array([2, 2, 0, 1, 1, 2]), ("a", "t"), seconds_per_frame=0.5)
+    assert runs == [(0, 0.75, "t"), (1.25, 2.25, "a"), (2.25, 2.75, "t")]
+    assert label_spans(runs, 2.5) == [(0, 0.3, "t"), (0.5, pytest.approx(0.4), "a"), (0.9, pytest.approx(0.1), "t")]
+    assert label_spans([(3.0, 4.0, "a")], 2.5) == []
+
+
+def test_it_says_how_well_it_sings_what_it_is_asked_for(asked):
+    report(asked)
+    page = written_page()
+    for sentence in (
+        "82 % of what it sings when it is asked for a melody lies within 50 cents of it; recordings, by copy "
+        "synthesis, reach 85 %. It is voiced or unvoiced as asked in 91 % of the frames; recordings are in 97 %.",
+        "48 % of its frames are heard by a simple classifier as the phoneme that was asked for; of the frames of "
+        "recordings it is 70 %.",
+        "80 % of what it sings of the score scores/ode & joy.mid lies within 50 cents of it.",
+        "0.25 nats per element is what being told melody and phonemes is worth on the test split. Left out alone, "
+        "melody costs 0.1 and phonemes cost 0.15.",
+    ):
+        assert sentence in page.text
+    rows = {row["data-name"]: row for row in page.all("tr") if "data-name" in row}
+    assert rows["asked.phoneme_accuracy"]["data-better"] == "higher"
+    assert "data-better" not in rows["asked_recorded.phoneme_accuracy"]
+    assert "model that is not told this; above nll by what it is worth" in page.text
+
+
+def test_the_card_says_what_the_model_is_told(run):
+    report(run)
+    assert "nothing steers what it sings" in Path("models/README.md").read_text()
+
+
+def test_the_card_of_a_model_that_is_told_says_how_to_use_it(asked):
+    report(asked)
+    card = Path("models/README.md").read_text()
+    assert "It is told melody and phonemes of each frame and of 8 frames ahead; it also sings freely." in card
+    low, high = re.search(r"sung between (\d+) and (\d+) Hz", card).groups()
+    assert (float(low), float(high)) == (pytest.approx(200, abs=3), pytest.approx(400, abs=3))
+    assert "Its phonemes: `a`, `<br>`, `unusually long`." in card
+    assert "python -m melnet sing --score tune.mid" in card
+    assert "not words" not in card
+
+
+def test_a_model_that_is_told_the_melody_alone(asked):
+    """No score is given, and there are no phonemes."""
+    model = asked.model.model_copy(update={"condition_on": ["melody"]})
+    generate = asked.generate.model_copy(update={"score": None})
+    report(asked.model_copy(update={"model": model, "generate": generate}))
+    page = written_page()
+    assert len(attributes(page, "path", "asked")) == 4
+    assert not attributes(page, "div", "phonemes")
+    assert "It sings sounds, not words.\n" in Path("models/README.md").read_text()
+
+
+@pytest.mark.parametrize("path", ["samples/asked/spectrograms.parquet", "data/tracks/tracks.parquet"])
+def test_what_was_asked_is_named_if_it_is_missing(asked, path):
+    Path(path).unlink()
+    with pytest.raises(MelnetError, match=f"^{path}: no such file"):
+        report(asked)
 
 
 def test_missing_samples_are_named(run):

@@ -7,6 +7,7 @@ function makePlayer(track) {
   const button = track.querySelector(".play");
   const range = track.querySelector("input");
   const time = track.querySelector(".time");
+  const plot = track.querySelector(".plot");
   const seconds = Number(track.dataset.seconds);
   const name = audio.getAttribute("aria-label");
 
@@ -20,6 +21,8 @@ function makePlayer(track) {
 
   function follow() {
     show();
+    // Only the picture of a score is wider than its frame.
+    plot.scrollLeft = (plot.scrollWidth * audio.currentTime) / seconds - plot.clientWidth / 2;
     if (!audio.paused) requestAnimationFrame(follow);
   }
 
