@@ -83,7 +83,7 @@ def test_nothing_to_compare_has_no_agreement():
 
 
 def sung(rng, sequences=6, phonemes=4, frames=300):
-    """Spectrograms whose phonemes, 10 frames each, have a spectrum of their own; the first is the commonest by far."""
+    """Spectrograms whose phonemes, 10 frames each, have a spectrum of their own; the first is as common as the rest."""
     spectra = np.random.default_rng(1).standard_normal((phonemes + 1, BANDS))
     odds = np.r_[phonemes - 1, np.ones(phonemes - 1)]
     labels = [
