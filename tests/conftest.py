@@ -17,7 +17,6 @@ import pytest
 import soundfile
 from hypothesis import settings
 
-from stages.paths import CLEAN
 from tests.params_file import edit_params
 
 # `make test` tries the same inputs every time, so that a failure belongs to the change at hand; `make test-faults`
@@ -114,6 +113,7 @@ def make_tracks(params):
     """Tracks of the corpus: its gliding melody with a rest in each second, and three phonemes in turn."""
     from melnet.data.tracks import TrackSpec, Vocabulary, write_tracks
     from stages.corpus.manifest import read_manifest
+    from stages.paths import CLEAN
 
     mel = params.mel_spec
 
