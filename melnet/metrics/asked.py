@@ -1,4 +1,4 @@
-"""How well samples sing what they were asked: melody as heard in their audio, phonemes as a classifier hears them."""
+"""How far samples sing what they were asked to: pitch and voicing in their audio, phonemes in their spectrograms."""
 
 import warnings
 from collections.abc import Sequence
@@ -18,12 +18,10 @@ from melnet.data.frame_conditions import melody_at
 from melnet.data.tracks import ABSENT
 
 MAX_FRAMES = 50_000  # of the train split: 18 minutes
-NEIGHBOURS = 3  # frames on either side that the classifier sees; 5 were no better on PJS
-# On ten songs of PJS, trained on the other 39, the network is right in 0.77 of the frames, mean of three such splits; a
-# logistic regression in 0.76. More updates, or early stopping by frames of the train songs, make it worse.
-HIDDEN = 128
-UPDATES = 1000
-BATCH = 500
+NEIGHBOURS = 3  # frames on either side that the classifier sees; 5 are hardly better on PJS
+# On ten songs of PJS, trained on the other 39, the network is right in 0.77 of the frames, logistic regression in 0.76:
+# means of three splits. Little weight decay and early stopping by frames of the train songs gave 0.75.
+HIDDEN, UPDATES, BATCH = 128, 1000, 500
 WEIGHT_DECAY = 1.0  # divided by the size of a batch
 BLOCK = 8192  # frames whose phonemes are predicted at a time
 
@@ -59,8 +57,7 @@ def melody_agreement(asked: Sequence[np.ndarray], signals: Sequence[np.ndarray],
     for melody, signal in zip(asked, signals, strict=True):
         frames = min(len(melody), frame_count(len(signal), mel))
         seconds = np.arange(frames) * mel.hop_length / mel.sample_rate
-        sung = melody_at(pitch_of(signal, mel.sample_rate), seconds)
-        rows.append(np.concatenate([melody[:frames], sung], axis=1))
+        rows.append(np.concatenate([melody[:frames], melody_at(pitch_of(signal, mel.sample_rate), seconds)], axis=1))
     asked_pitch, asked_voiced, sung_pitch, sung_voiced = np.concatenate(rows).T
     both = (asked_voiced > 0) & (sung_voiced > 0)
     a, b = asked_pitch[both], sung_pitch[both]
@@ -97,26 +94,27 @@ class PhonemeClassifier:
         train
             Normalised log-mel (frames_i, bands).
         labels
-            Phoneme of each frame, int32 (frames_i,). Frames whose phoneme is ``ABSENT`` are only seen as neighbours.
+            Phoneme of each frame, int32 (frames_i,). Frames of which it is ``ABSENT`` are only seen as neighbours.
         seed
             Of the network, and of the draw of frames if more than ``max_frames`` have a known phoneme.
+
+        Raises
+        ------
+        ValueError
+            A phoneme is given of a frame that its spectrogram does not have.
         """
-        known = np.flatnonzero(np.concatenate([np.zeros(0, np.int32), *labels]) != ABSENT)
+        phonemes = np.concatenate([np.zeros(0, np.int32), *labels])
+        known, chosen = np.flatnonzero(phonemes != ABSENT), np.zeros(len(phonemes), bool)
         if not len(known):
             return None
-        drawn = np.sort(np.random.default_rng(seed).permutation(known)[:max_frames])
-        ends = np.cumsum([len(phonemes) for phonemes in labels])
-        parts = np.split(drawn, np.searchsorted(drawn, ends[:-1]))
-        parts = [part - end + len(phonemes) for part, end, phonemes in zip(parts, ends, labels, strict=True)]
-        x = np.concatenate([_features(frames, at) for frames, at in zip(train, parts, strict=True)])
-        y = np.concatenate([phonemes[at] for phonemes, at in zip(labels, parts, strict=True)])
-        epochs = -(-UPDATES // -(-len(x) // BATCH))
-        network = MLPClassifier(
-            HIDDEN, alpha=WEIGHT_DECAY, batch_size=min(BATCH, len(x)), max_iter=epochs, random_state=seed
-        )
+        chosen[np.random.default_rng(seed).permutation(known)[:max_frames]] = True
+        parts = np.split(chosen, np.cumsum([len(track) for track in labels])[:-1])
+        x = np.concatenate([_features(frames, np.flatnonzero(part)) for frames, part in zip(train, parts, strict=True)])
+        size, epochs = min(BATCH, len(x)), -(-UPDATES // -(-len(x) // BATCH))
+        network = MLPClassifier(HIDDEN, alpha=WEIGHT_DECAY, batch_size=size, max_iter=epochs, random_state=seed)
         with warnings.catch_warnings(), threadpool_limits(1, "blas"):  # more threads could change the last bit
-            warnings.simplefilter("ignore", ConvergenceWarning)  # it is stopped early, so as not to learn by heart
-            return cls(network.fit(x, y))
+            warnings.simplefilter("ignore", ConvergenceWarning)  # the number of updates is fixed
+            return cls(network.fit(x, phonemes[chosen]))
 
     def predict(self, spectrogram: np.ndarray) -> np.ndarray:
         """The likeliest phoneme of each frame of normalised log-mel (frames, bands); int32 (frames,)."""
@@ -125,7 +123,7 @@ class PhonemeClassifier:
     def accuracy(self, spectrograms: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> float | None:
         """Share of the frames with a known phoneme in which it is recognised; None if there is no such frame.
 
-        The parameters are as for :meth:`fit`. A phoneme that it was not trained on is never recognised.
+        Parameters and errors are those of :meth:`fit`. A phoneme without a frame in training is never recognised.
         """
         right = [np.zeros(0, bool)]
         for x, phonemes in zip(spectrograms, labels, strict=True):
@@ -140,9 +138,11 @@ class PhonemeClassifier:
 
 
 def _features(x: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Some frames of x (frames, bands) with their neighbours, float32 (len(at), features); the edges are repeated."""
+    """Frames of x (frames, bands), in order, with their neighbours; float32 (len(at), features). Edges are repeated."""
+    if len(at) and at[-1] >= len(x):
+        raise ValueError(f"a phoneme of frame {at[-1]}, but the spectrogram has {len(x)} frames")
     around = at[:, None] + np.arange(-NEIGHBOURS, NEIGHBOURS + 1)
-    return x[np.clip(around, 0, len(x) - 1)].astype(np.float32).reshape(len(at), -1)
+    return x[np.clip(around, 0, len(x) - 1)].astype(np.float32).reshape(len(at), around.shape[1] * x.shape[1])
 
 
 def _mean(right: np.ndarray) -> float | None:

@@ -12,6 +12,11 @@ SEMITONE = np.log(2) / 12
 BANDS = 12
 
 
+@pytest.fixture(autouse=True)
+def fewer_updates(monkeypatch):
+    monkeypatch.setattr(module, "UPDATES", 300)
+
+
 def glide(start, end, seconds=2.0, sample_rate=MEL.sample_rate):
     """Audio of three harmonics whose pitch goes from one frequency to another, and the melody of its frames."""
     samples = round(seconds * sample_rate)
@@ -83,7 +88,7 @@ def test_nothing_to_compare_has_no_agreement():
 
 
 def sung(rng, sequences=6, phonemes=4, frames=300):
-    """Spectrograms whose phonemes, 10 frames each, have a spectrum of their own; the first is as common as the rest."""
+    """Spectrograms whose phonemes, 10 frames each, have spectra of their own. The first is as common as all others."""
     spectra = np.random.default_rng(1).standard_normal((phonemes + 1, BANDS))
     odds = np.r_[phonemes - 1, np.ones(phonemes - 1)]
     labels = [
@@ -146,6 +151,12 @@ def test_no_frame_with_a_phoneme(rng):
     assert classifier.accuracy([], []) is None
     assert classifier.accuracy(x, absent) is None
     assert classifier.predict(x[0][:0]).shape == (0,)
+
+
+def test_more_phonemes_than_frames_are_refused(rng):
+    x, labels = sung(rng)
+    with pytest.raises(ValueError, match="frame 299, but the spectrogram has 290 frames"):
+        PhonemeClassifier.fit([x[0], x[1][:290]], labels[:2], seed=0)
 
 
 @pytest.mark.parametrize("frames", [1, 40])
