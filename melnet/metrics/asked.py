@@ -20,7 +20,7 @@ from melnet.data.tracks import ABSENT
 MAX_FRAMES = 50_000  # of the train split: 18 minutes
 NEIGHBOURS = 3  # frames on either side that the classifier sees; 5 are hardly better on PJS
 # On ten songs of PJS, trained on the other 39, the network is right in 0.77 of the frames, logistic regression in 0.76:
-# means of three splits. Little weight decay and early stopping by frames of the train songs gave 0.75.
+# means of the three splits on which these settings were chosen.
 HIDDEN, UPDATES, BATCH = 128, 1000, 500
 WEIGHT_DECAY = 1.0  # divided by the size of a batch
 BLOCK = 8192  # frames whose phonemes are predicted at a time
