@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # carries no types
 
 from melnet.audio.mel import MelSpec
 from melnet.audio.pitch import FRAME_SECONDS, pitch_of
@@ -53,6 +54,7 @@ class Comparison(NamedTuple):
     """None if nothing changes in the samples or in the recordings"""
 
 
+@threadpool_limits.wrap(1, "blas")  # the number of threads can change the last bit
 def compare(
     config: ModelConfig,
     generated: Generated,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # carries no types
 
 from melnet.baselines.band_mixture import BandMixture
 from melnet.baselines.linear_autoregression import LinearAutoregression
@@ -19,6 +20,7 @@ from melnet.model.tier import Tier
 from melnet.saved import ModelConfig
 
 
+@threadpool_limits.wrap(1, "blas")  # the number of threads can change the last bit
 def fit_baselines(config: ModelConfig, train: Shards, max_frames: int) -> Baselines:
     """Fit the baselines of a model on at most ``max_frames`` random frames of the train split."""
     x = config.normalisation.normalise(draw(train, -(-max_frames // config.frames), seed=0))
@@ -30,6 +32,7 @@ def fit_baselines(config: ModelConfig, train: Shards, max_frames: int) -> Baseli
     )
 
 
+@threadpool_limits.wrap(1, "blas")
 def evaluate(
     config: ModelConfig,
     tiers: Sequence[Tier],
