@@ -6,7 +6,7 @@ samples by Griffin-Lim, to compare. With generate.prime each sample continues th
 its end and the sample in one, and prime.wav its end alone.
 
 A model that is told what is sung (model.condition_on) also sings what passages of the test split do, asked/*.wav, and,
-with generate.score, that score, score/*.wav; score.json has its notes and labels.
+with generate.score, that score, score/*.wav; score.json has its notes, labels and pitch.
 
 metrics/generate.json compares generate.measured spectrograms, of which the samples are the first, with the test split;
 docs/formats.md defines every metric. told_apart says how often classifiers tell samples from recordings (0.5 is
@@ -34,6 +34,8 @@ import warnings
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from melnet.audio.files import write_wav
 from melnet.audio.integrity import UnusableAudio
@@ -103,7 +105,7 @@ def generate(params: Params) -> None:
         for name, samples in sung.items():
             _write_sung(folder / name, name, model.config, samples)
         if score:
-            write_json(folder / "score" / "score.json", {"notes": score.notes, "labels": score.labels})
+            _write_score(folder / "score" / "score.json", score)
     write_json(METRICS / "generate.json", metrics)
     seconds = generated.audio.size / model.sample_rate
     print(f"{SAMPLES}: {settings.count} samples, {seconds:.1f} s of audio; {time.monotonic() - started:.0f} s")
@@ -167,6 +169,14 @@ def _announce(settings: Generate, config: ModelConfig) -> None:
         "audio; compiling takes up to a minute",
         flush=True,
     )
+
+
+def _write_score(path: Path, score: Score) -> None:
+    """Write what was asked for: notes, labels, and the pitch of each frame in Hz, 0 where it is not to be voiced."""
+    melody = score.tracks.melody
+    assert melody is not None  # every score has one
+    pitch_hz = np.where(melody[:, 1] > 0, np.exp(melody[:, 0]), 0).round(1).tolist()
+    write_json(path, {"notes": score.notes, "labels": score.labels, "pitch_hz": pitch_hz})
 
 
 def _write_sung(folder: Path, name: str, config: ModelConfig, sung: Generated) -> None:

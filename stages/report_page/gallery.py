@@ -144,7 +144,9 @@ def _score(title: str) -> Iterator[Piece]:
     samples = Samples.read(SCORE / SPECTROGRAMS.name)
     score = json.loads((SCORE / "score.json").read_text(encoding="utf-8"))
     seconds = (samples.log_mels.shape[1] - 1) * samples.mel.seconds_per_frame
-    asked = Asked(note_path(score["notes"]), label_spans(score["labels"], seconds))
+    # A recording that is followed has no notes.
+    melody = note_path(score["notes"]) or pitch_path(np.array(score["pitch_hz"]), samples.mel.seconds_per_frame)
+    asked = Asked(melody, label_spans(score["labels"], seconds))
     for name, singer, sampled in zip(samples.names, samples.singers, samples.log_mels, strict=True):
         version = f"{name}, {singer}" if singer else name
         yield Piece("score", title, version, name, read_mono(SCORE / f"{name}.wav"), sampled, None, asked)
