@@ -266,7 +266,7 @@ def with_loudness(signal: np.ndarray, loudness_db: np.ndarray, mel: MelSpec) -> 
 
     >>> tone = np.sin(2 * np.pi * 440 * np.arange(48000) / 24000).astype(np.float32)
     >>> louder = with_loudness(tone, np.linspace(-12, 0, 94), MelSpec())
-    >>> [float(np.abs(part).max().round(2)) for part in (louder[:3000], louder[-3000:])]
+    >>> [round(float(np.abs(part).max()), 2) for part in (louder[:3000], louder[-3000:])]
     [0.27, 1.0]
     """
     wanted, own = loudness_db[: frame_count(len(signal), mel)], _loudness(signal, mel)

@@ -175,7 +175,7 @@ class Model:
         prime_seconds
             How much of its end is listened to.
         score
-            What is to be sung, see :data:`Sung`; behind its end, and without one, that is left to the model.
+            What is to be sung, see :data:`Sung`; after its end, and without one, that is left to the model.
         on_frame
             Called for each of :meth:`steps`, from several threads.
 

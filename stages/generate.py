@@ -74,11 +74,8 @@ def generate(params: Params) -> None:
     generation = GenerationConfig(**settings.model_dump(include=named))
     model = load(MODELS, vocoder=settings.inversion != GRIFFIN_LIM, warm_up=False, precision=settings.precision)
     train, test = Shards(SHARDS / "train"), Shards(SHARDS / "test")
-    prime, score, frame_tracks = (
-        _prime(settings, model.config),
-        _score(settings, model),
-        read_tracks(model.config, TRACKS),
-    )
+    prime, score = _prime(settings, model.config), _score(settings, model)
+    frame_tracks = read_tracks(model.config, TRACKS)
     singers = _singers(settings, model)
     if settings.inversion != GRIFFIN_LIM and model.vocoder is None:
         raise StageError(f"{settings_path(MODELS)}: no such file; the stage vocoder makes it")

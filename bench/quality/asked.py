@@ -5,7 +5,7 @@
 Uses the model of a finished run in FOLDER, which is told melody and phonemes. Each recording of the test split that has
 a MIDI file beside it is asked for by that file and its labels; the recording itself is measured against the same notes.
 A hummed tune, which is synthesised, and RECORDINGs are followed, transposed into the middle of the voice's range.
-Writes bench/quality/asked-NAME.json.
+Writes bench/quality/asked-NAME.json, with what the conditions are worth in nats from FOLDER/metrics/evaluate.json.
 """
 
 import argparse
@@ -19,9 +19,11 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before anything imports TensorFlow
 
 import numpy as np
+from PIL import Image
 
 import melnet
 from bench.common import ROOT
+from bench.quality.vocoder_picture import picture
 from melnet.audio.files import write_wav
 from melnet.audio.spectrogram import log_mel
 from melnet.comparison import phoneme_classifier
@@ -32,10 +34,12 @@ from melnet.prime import read_recording
 from melnet.saved import read_tracks
 from melnet.score import Score, read_score
 from melnet.singing import Model
+from stages.figures import save
 from stages.parameters import load_params
 
 SEED = 1
 HARMONICS = 10
+PICTURE_SECONDS, PEAK = 5.0, 0.95
 
 
 def main() -> None:
@@ -44,9 +48,19 @@ def main() -> None:
     parser.add_argument("--name", required=True, help="of the result")
     parser.add_argument("--follow", type=Path, action="append", default=[], metavar="RECORDING")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="for the audio")
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE", help="for spectrograms of a song, recorded and asked for"
+    )
     arguments = parser.parse_args()
     model = melnet.load(arguments.work / "models", warm_up=False)
-    found: dict[str, Any] = {"songs": _songs(model, arguments.work, arguments.out)}
+    metrics = json.loads((arguments.work / "metrics/evaluate.json").read_text(encoding="utf-8"))
+    trained = json.loads((arguments.work / "metrics/train/tier-1.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = {
+        "epochs": trained["epochs"],
+        "nll": metrics["nll"],
+        "nll_without": metrics["nll_without"],
+        "songs": _songs(model, arguments.work, arguments.out, arguments.picture),
+    }
     with tempfile.TemporaryDirectory() as folder:
         hummed = Path(folder, "hummed.wav")
         write_wav(hummed, _hummed(model), model.sample_rate, normalise=True)
@@ -56,7 +70,7 @@ def main() -> None:
     print(json.dumps(found, indent=2))
 
 
-def _songs(model: Model, work: Path, out: Path | None) -> dict[str, Any]:
+def _songs(model: Model, work: Path, out: Path | None, picture_file: Path | None) -> dict[str, Any]:
     """Agreement of samples, and of the recordings, with the notes and labels of the songs of the test split."""
     corpus, shards = Path(load_params(work / "params.yaml").corpus.path), work / "data/shards"
     names = sorted({stretch.recording for stretch in stretches(Shards(shards / "test"))})
@@ -79,6 +93,13 @@ def _songs(model: Model, work: Path, out: Path | None) -> dict[str, Any]:
         spectra = [normalise(item[:n]) for item, n in zip(log_mels, lengths, strict=True)]
         figures[kind] = asdict(melody_agreement([_melody(score) for score in scores], signals, mel))
         figures[kind]["phoneme_accuracy"] = classifier and classifier.accuracy(spectra, phonemes)
+    if picture_file:
+        first = int(np.argmax(_melody(scores[0])[:, 1] > 0)) * mel.hop_length  # where the song begins
+        part = slice(max(0, first - model.sample_rate // 4), first + round(PICTURE_SECONDS * model.sample_rate))
+        both = {"recording": recorded[0][part], "asked to sing the same": sung[0][part]}
+        scaled = {title: PEAK * signal / np.abs(signal).max() for title, signal in both.items()}
+        save(picture(scaled, model.sample_rate), picture_file)
+        Image.open(picture_file).quantize(64).save(picture_file, optimize=True)
     if out:
         for song, signal in zip(songs, sung, strict=True):
             write_wav(out / f"{song.stem}-asked.wav", signal, model.sample_rate, normalise=True)
@@ -119,6 +140,23 @@ def _hummed(model: Model) -> np.ndarray:
     phase = 2 * np.pi * np.cumsum(np.exp(log_pitch)) / model.sample_rate
     harmonics = np.arange(1, HARMONICS + 1)
     return (voicing * (np.sin(phase[:, None] * harmonics) / harmonics**2).sum(axis=1)).astype(np.float32)
+
+
+def table() -> str:
+    """Markdown of bench/quality/asked-pjs.json: samples beside recordings."""
+    found = json.loads((ROOT / "bench/quality/asked-pjs.json").read_text(encoding="utf-8"))
+    asked, recorded = found["songs"]["asked"], found["songs"]["recorded"]
+    rows = {
+        "frames within 50 cents of the notes": "pitch_accuracy",
+        "frames voiced, or not, as asked": "voicing_agreement",
+        "frames whose phoneme a classifier recognises": "phoneme_accuracy",
+    }
+    lines = [f"| {label} | {asked[name]:.2f} | {recorded[name]:.2f} |" for label, name in rows.items()]
+    lines += [
+        f"| correlation with the pitch of what is followed: {name} | {of['contour_correlation']:.2f} | |"
+        for name, of in found["followed"].items()
+    ]
+    return "\n".join(["| | asked to sing | recordings |", "| --- | ---: | ---: |", *lines])
 
 
 if __name__ == "__main__":

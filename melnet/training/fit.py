@@ -120,7 +120,7 @@ def with_dropout(stream: Iterator[Batch], share: float, *, seed: int, epoch: int
     >>> tracks = FrameTracks(None, np.ones((4, 2), np.int32))
     >>> batch = Batch(np.zeros((4, 2, 32)), np.ones(4), np.zeros(4), tracks)
     >>> next(with_dropout(iter([batch]), 0.5, seed=1, epoch=0)).tracks.phonemes.tolist()
-    [[0, 0], [1, 1], [1, 1], [1, 1]]
+    [[0, 0], [1, 1], [1, 1], [0, 0]]
     """
     rng = np.random.default_rng([seed, epoch, 1])  # the windows are drawn from [seed, epoch]
     for batch in stream:

@@ -7,7 +7,7 @@ import pytest
 
 from bench import scale
 from bench.all import RESULTS
-from bench.quality import samples, vocoder
+from bench.quality import asked, samples, vocoder
 from bench.table import table
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +40,7 @@ def test_the_docs_show_what_an_archive_takes():
     assert shown == scale.table(json.loads(scale.RESULTS.read_text(encoding="utf-8")))
 
 
-@pytest.mark.parametrize(("name", "bench"), [("vocoder", vocoder), ("samples", samples)])
+@pytest.mark.parametrize(("name", "bench"), [("vocoder", vocoder), ("samples", samples), ("asked", asked)])
 def test_the_readme_shows_the_quality(name, bench):
     text = README.read_text(encoding="utf-8")
     assert text.partition(f"<!-- {name} -->\n")[2].partition(f"\n<!-- /{name} -->")[0] == bench.table()

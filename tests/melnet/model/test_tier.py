@@ -7,8 +7,8 @@ import pytest
 from keras import ops
 
 from melnet.backend import compiled, gradients
+from melnet.data.tracks import UNKNOWN
 from melnet.model import kernel_choice, stacks
-from melnet.model.conditions import UNKNOWN
 from melnet.model.multiscale import (
     TierIndex,
     divisors,
