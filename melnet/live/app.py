@@ -1,4 +1,4 @@
-"""The server of the live page: listeners, the primes they upload, and a stream for each of them."""
+"""The server of the live page: listeners, the primes and scores they upload, and a stream for each of them."""
 
 import asyncio
 import contextlib
@@ -8,10 +8,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
+from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
@@ -21,9 +23,11 @@ from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from melnet.audio.integrity import UnusableAudio
-from melnet.live.messages import Start, Wish, chunk_bytes, problem
-from melnet.live.uploads import MOST_BYTES, MOST_SECONDS, most_frames, read_upload
+from melnet.errors import MelnetError
+from melnet.live.messages import ScoreQuery, Start, Wish, chunk_bytes, problem
+from melnet.live.uploads import MOST_BYTES, MOST_SECONDS, most_frames, read_upload, read_uploaded_score, without_path
 from melnet.prime import Prime
+from melnet.score import NOTE_READERS, Score
 from melnet.singing import Model
 from melnet.streaming import Stream
 
@@ -32,7 +36,7 @@ MEASURED_CHUNKS = 12
 MOST_AHEAD_SECONDS = 20.0  # of the clock, whatever a listener says to have heard
 LEAVING_SECONDS = 1.0  # that a place may take to become free: a page begins another song while it leaves the last one
 SILENT_SECONDS = 30.0  # without a message, after which a listener's place is free again
-KEPT_PRIMES = 64
+KEPT_UPLOADS = 64
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -57,8 +61,8 @@ class Live:
         """listeners now"""
         self._free = asyncio.Semaphore(places)
         self._threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)), "singing")
-        self._primes: dict[str, Prime] = {}
-        self._compiled: set[int] = set()  # lengths of primes, in frames
+        self._uploads: dict[str, Prime | Score] = {}
+        self._compiled: set[tuple[type, int]] = set()  # lengths of primes and of scores, in frames
         self._reading = asyncio.Lock()
 
     def app(self) -> Starlette:
@@ -68,6 +72,7 @@ class Live:
             routes=[
                 Route("/model", self.describe),
                 Route("/prime", self.take_prime, methods=["POST"]),
+                Route("/score", self.take_score, methods=["POST"]),
                 WebSocketRoute("/listen", self.listen),
                 Mount("/", page),
             ]
@@ -81,7 +86,7 @@ class Live:
     async def describe(self, _: Request) -> JSONResponse:
         """Tell the page the model's settings and the limits of an upload."""
         config = self.model.config
-        mel = config.mel
+        mel, told = config.mel, config.frame_conditioning
         return JSONResponse(
             {
                 "sampleRate": mel.sample_rate,
@@ -92,28 +97,50 @@ class Live:
                 "singers": self.model.singers,
                 "inversion": self.model.inversion(),
                 "primeSeconds": [frames * mel.seconds_per_frame for frames in (config.frames, most_frames(config))],
+                "takesScore": told is not None and "melody" in told.conditions,
                 "upload": {"bytes": MOST_BYTES, "seconds": MOST_SECONDS},
             }
         )
 
     async def take_prime(self, request: Request) -> Response:
         """Check an uploaded recording, the body of the request, and give it a name for :class:`Start`."""
+        return await self._take(request, "prime", "", lambda path: (read_upload(path, self.model.config), None))
+
+    async def take_score(self, request: Request) -> Response:
+        """As :meth:`take_prime`, for a score; the query is a :class:`ScoreQuery`."""
+        try:
+            query = ScoreQuery.model_validate(dict(request.query_params))
+        except ValidationError as error:
+            return JSONResponse({"error": problem(error)}, 422)
+        suffix = Path(query.name).suffix.lower()
+        read = partial(read_uploaded_score, model=self.model, transpose=query.transpose)
+        return await self._take(request, "score", suffix if suffix in NOTE_READERS else "", read)
+
+    async def _take(
+        self,
+        request: Request,
+        kind: Literal["prime", "score"],
+        suffix: str,
+        read: Callable[[Path], tuple[Prime | Score, str | None]],
+    ) -> Response:
+        """Read an upload by ``read``, which gives a notice for the listener too, and keep it under a name."""
         try:
             with tempfile.TemporaryDirectory(prefix="melnet-live-") as folder:
-                path = Path(folder, "upload")
+                path = Path(folder, f"upload{suffix}")
                 await _receive(request, path)
                 async with self._reading:  # one at a time: decoding takes a core
-                    prime = await run_in_threadpool(read_upload, path, self.model.config)
-        except UnusableAudio as error:
-            return JSONResponse({"error": str(error)}, 422)
+                    upload, notice = await run_in_threadpool(read, path)
+        except MelnetError as error:
+            return JSONResponse({"error": without_path(str(error), path)}, 422)
         except ClientDisconnect:
             return Response(status_code=400)
-        await self._draw(self._compile_for, prime)
+        await self._draw(self._compile_for, upload)
         name = secrets.token_urlsafe()
-        while len(self._primes) >= KEPT_PRIMES:
-            del self._primes[next(iter(self._primes))]  # the oldest
-        self._primes[name] = prime
-        return JSONResponse({"prime": name, "seconds": len(prime.log_mel) * self.model.config.mel.seconds_per_frame})
+        while len(self._uploads) >= KEPT_UPLOADS:
+            del self._uploads[next(iter(self._uploads))]  # the oldest
+        self._uploads[name] = upload
+        seconds = _frames(upload) * self.model.config.mel.seconds_per_frame
+        return JSONResponse({kind: name, "seconds": seconds, "notice": notice})
 
     async def listen(self, websocket: WebSocket) -> None:
         """Sing to a listener until the connection ends."""
@@ -175,25 +202,32 @@ class Live:
             tasks.create_task(send())
 
     def _stream(self, start: Start) -> Stream:
-        if start.prime is not None and start.prime not in self._primes:
-            raise ValueError("The recording to continue is not here any more; upload it again.")
         return self.model.stream(
             temperature=start.temperature,
             top_components=start.top_components,
             seed=start.seed,
             singer=start.singer,
-            prime=None if start.prime is None else self._primes[start.prime],
+            prime=self._uploaded(start.prime, Prime, "The recording to continue"),
+            score=self._uploaded(start.score, Score, "The score"),
             chunk_seconds=CHUNK_SECONDS,
         )
+
+    def _uploaded(self, name: str | None, kind: type[T], what: str) -> T | None:
+        if name is None:
+            return None
+        if not isinstance(upload := self._uploads.get(name), kind):
+            raise ValueError(f"{what} is not here any more; upload it again.")
+        return upload
 
     async def _draw(self, function: Callable[[T], R], argument: T) -> R:
         """Call a function when it is its turn, in a thread of those that draw."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, argument)
 
-    def _compile_for(self, prime: Prime) -> None:
-        if (frames := len(prime.log_mel)) not in self._compiled:
-            next(self.model.stream(prime=prime, chunk_seconds=CHUNK_SECONDS))
-            self._compiled.add(frames)
+    def _compile_for(self, upload: Prime | Score) -> None:
+        if (length := (type(upload), _frames(upload))) not in self._compiled:
+            prime, score = (upload, None) if isinstance(upload, Prime) else (None, upload)
+            next(self.model.stream(prime=prime, score=score, chunk_seconds=CHUNK_SECONDS))
+            self._compiled.add(length)
 
 
 def speed(model: Model) -> float:
@@ -205,6 +239,10 @@ def speed(model: Model) -> float:
         started = time.monotonic()
         list(threads.map(lambda stream: [next(stream) for _ in range(MEASURED_CHUNKS)], streams))
         return count * MEASURED_CHUNKS * CHUNK_SECONDS / (time.monotonic() - started)
+
+
+def _frames(upload: Prime | Score) -> int:
+    return len(upload.log_mel) if isinstance(upload, Prime) else upload.frames
 
 
 async def _receive(request: Request, path: Path) -> None:

@@ -26,6 +26,23 @@ class Start(Wish):
     singer: str | None = None
     prime: str | None = None
     """name that the server gave an uploaded recording"""
+    score: str | None = None
+    """name that the server gave an uploaded score"""
+
+
+class ScoreQuery(BaseModel):
+    """The query with which a score is uploaded.
+
+    >>> ScoreQuery.model_validate({"name": "song.mid", "transpose": "-2"}).transpose
+    -2.0
+    """
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    name: str = ""
+    """of the file; its suffix tells notes from a recording to follow"""
+    transpose: float = 0.0
+    """semitones"""
 
 
 def problem(error: BaseException) -> str:

@@ -16,7 +16,7 @@ import melnet
 from melnet.live.app import Live, speed
 from tests.browser.test_page import CHROMIUM, DRIVER, SIZES, find, requests, show
 from tests.live_server import serving, watch
-from tests.small_model import SINGERS, write_model
+from tests.small_model import SINGERS, TOLD, write_model
 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None or DRIVER is None, reason="needs chromium and chromedriver (Debian: chromium, chromium-driver)"
@@ -173,6 +173,42 @@ def test_a_recording_is_continued_and_text_is_refused(page, live, streams, tmp_p
     assert find(page, "#upload").text == ""
 
 
+@pytest.fixture
+def told(tmp_path):
+    """A model that is told what is sung, and the address of its page."""
+    model = melnet.load(write_model(tmp_path / "told", told=TOLD))
+    with serving(Live(model, places=1)) as address:
+        yield model, f"http://{address}/"
+
+
+def test_a_score_is_sung_and_text_is_refused(page, told, tmp_path, downloads):
+    assert not find(page, "#score").is_displayed()  # this model is told nothing
+    model, address = told
+    (tmp_path / "song.txt").write_text("A3 2 t a\nC4 2 a")
+    (tmp_path / "words.txt").write_text("These are words.")
+    page.get(address)
+    until(lambda: find(page, "#play").is_enabled())
+    find(page, "#score-file").send_keys(str(tmp_path / "words.txt"))
+    until(lambda: find(page, "#score-refused").is_displayed())
+    assert find(page, "#score-refused").text.startswith("words.txt: line 1: expected a number of beats")
+    assert not find(page, "#sing").is_displayed()
+    find(page, "#score-file").send_keys(str(tmp_path / "song.txt"))
+    until(lambda: find(page, "#score-upload").text == "Sings song.txt, 2.3 s, and goes on.", 60)
+    find(page, "#transpose").send_keys(Keys.CONTROL, "a", Keys.NULL, "20", Keys.TAB)
+    until(lambda: "Warning: the score goes from F5" in find(page, "#score-upload").text, 60)
+    find(page, "#sing").click()
+    until(lambda: value(page, "#heard") > 3, 120)
+    audio, rate = kept(page, downloads)
+    find(page, "#score-forget").click()
+    until(lambda: find(page, "#score-upload").text == "")
+    page.get("about:blank")
+    with pytest.warns(UserWarning, match="beyond the range"):
+        score = model.read_score(tmp_path / "song.txt", transpose=20)
+    stream = model.stream(seed=1, temperature=0.9, score=score)
+    expected = np.concatenate([next(stream) for _ in range(-(-len(audio) * 4 // rate))])[: len(audio)]
+    np.testing.assert_allclose(audio, expected / max(1, np.abs(expected).max()), atol=2e-4)
+
+
 def test_the_microphone_is_continued(page):
     find(page, "#record").click()
     until(lambda: find(page, "#recorded").text in ("2 s", "3 s"))
@@ -223,7 +259,8 @@ def test_nothing_stands_in_the_way_of_anybody(page, address, size, scheme):
     show(page, address, size, scheme)
     until(lambda: find(page, "#play").is_enabled())
     play(page)
-    page.execute_script("document.querySelectorAll('.problem, #forget').forEach((hidden) => (hidden.hidden = false))")
+    hidden = "'.problem, #forget, #score, #score [hidden]'"
+    page.execute_script(f"document.querySelectorAll({hidden}).forEach((hidden) => (hidden.hidden = false))")
     violations = Axe().run(page)["violations"]
     assert [(v["id"], v["nodes"][0]["html"]) for v in violations if v["impact"] in ("serious", "critical")] == []
     assert page.execute_script("return document.documentElement.scrollWidth") <= SIZES[size][0]

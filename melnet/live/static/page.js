@@ -10,14 +10,13 @@ const LONGEST_RECORDING = 60; // seconds
 
 const find = (id) => document.getElementById(id);
 const controls = Object.fromEntries(
-  ["play", "keep", "temperature", "components", "singer", "seed", "another", "file", "record", "forget"].map((id) => [id, find(id)]),
+  ["play", "keep", "temperature", "components", "singer", "seed", "another", "file", "record", "transpose", "sing"].map((id) => [id, find(id)]),
 );
 const model = await (await fetch("model")).json();
 const spectrogram = new Spectrogram(find("mel"), model);
 const minute = new LastMinute(model.sampleRate);
 let context = null; // of audio; made at the first click, without which browsers keep it silent
 let session = null; // the connection that sings now
-let prime = null; // name of the recording to continue
 let recording = null;
 
 // One connection, and the player of what it brings.
@@ -106,7 +105,7 @@ class Session {
 }
 
 function song() {
-  return { seed: Number(controls.seed.value), singer: controls.singer.value || null, prime };
+  return { seed: Number(controls.seed.value), singer: controls.singer.value || null, prime: prime.given, score: score.given };
 }
 
 function play() {
@@ -179,40 +178,73 @@ function tell() {
   );
 }
 
-// A recording to continue
+// A recording to continue, and a score to sing
 
-async function upload(blob, name) {
-  complain("refused", "");
-  find("upload").textContent = `Listening to ${name} …`;
-  let problem = "";
-  try {
-    if (blob.size > model.upload.bytes) throw new Error(`larger than ${model.upload.bytes / 2 ** 20} MB; upload its end`);
-    const response = await fetch("prime", { method: "POST", body: blob });
-    const answer = await response.json();
-    if (!response.ok) throw new Error(answer.error);
-    prime = answer.prime;
-    find("upload").textContent = `Continues the last ${answer.seconds.toFixed(1)} s of ${name}.`;
-    controls.forget.hidden = false;
-    restart();
-  } catch (error) {
-    problem = `${name}: ${error.message}`;
-    forget();
+class Upload {
+  given = null; // the name that the server gave it
+  sent = 0; // uploads so far: only the last one counts
+
+  // The elements that tell of it have ids with a prefix; buttons, the last of which forgets it, are shown while it is there.
+  constructor(kind, prefix, buttons, describe) {
+    Object.assign(this, { kind, prefix, describe, buttons: buttons.map(find), file: find(`${prefix}file`) });
+    this.buttons.at(-1).onclick = () => {
+      this.file.value = "";
+      this.forget();
+    };
   }
-  complain("refused", problem);
+
+  say(text) {
+    find(`${this.prefix}upload`).textContent = text;
+  }
+
+  refuse(problem) {
+    complain(`${this.prefix}refused`, problem);
+  }
+
+  take(given, text) {
+    this.given = given;
+    for (const button of this.buttons) button.hidden = !given;
+    this.say(text);
+    restart();
+  }
+
+  forget() {
+    this.sent += 1;
+    if (this.given) this.take(null, "");
+    else this.say("");
+  }
+
+  async send(blob, name, query = {}) {
+    const number = (this.sent += 1);
+    this.refuse("");
+    this.say(`Listening to ${name} …`);
+    try {
+      if (blob.size > model.upload.bytes) throw new Error(`larger than ${model.upload.bytes / 2 ** 20} MB; upload its end`);
+      const response = await fetch(`${this.kind}?${new URLSearchParams(query)}`, { method: "POST", body: blob });
+      const answer = await response.json();
+      if (number !== this.sent) return;
+      if (!response.ok) throw new Error(answer.error);
+      this.take(answer[this.kind], this.describe(answer.seconds.toFixed(1), name) + (answer.notice ? ` Warning: ${answer.notice}.` : ""));
+    } catch (error) {
+      if (number !== this.sent) return;
+      this.forget();
+      this.refuse(`${name}: ${error.message}`);
+    }
+  }
 }
 
-function forget() {
-  const had = prime;
-  prime = null;
-  controls.forget.hidden = true;
-  find("upload").textContent = "";
-  if (had) restart();
+const prime = new Upload("prime", "", ["forget"], (seconds, name) => `Continues the last ${seconds} s of ${name}.`);
+const score = new Upload("score", "score-", ["sing", "score-forget"], (seconds, name) => `Sings ${name}, ${seconds} s, and goes on.`);
+
+function sendScore() {
+  const [file] = score.file.files;
+  if (file) score.send(file, file.name, { name: file.name, transpose: Number(controls.transpose.value) });
 }
 
 async function record() {
   if (recording) return finishRecording();
   stop(); // the microphone would hear it
-  complain("refused", "");
+  prime.refuse("");
   const starting = new Recording();
   try {
     await starting.start((seconds) => {
@@ -222,7 +254,7 @@ async function record() {
     recording = starting;
     controls.record.textContent = "Stop recording";
   } catch (error) {
-    complain("refused", `The microphone cannot be used: ${error.message}`);
+    prime.refuse(`The microphone cannot be used: ${error.message}`);
   }
 }
 
@@ -232,7 +264,7 @@ async function finishRecording() {
   recording = null;
   controls.record.textContent = "Record";
   find("recorded").textContent = "";
-  await upload(await finished.stop(), "the recording");
+  await prime.send(await finished.stop(), "the recording");
 }
 
 // Controls
@@ -280,12 +312,11 @@ function prepare() {
     controls.seed.value = Math.floor(Math.random() * 1e6);
     restart();
   };
-  controls.file.onchange = () => controls.file.files.length && upload(controls.file.files[0], controls.file.files[0].name);
+  controls.file.onchange = () => controls.file.files.length && prime.send(controls.file.files[0], controls.file.files[0].name);
   controls.record.onclick = record;
-  controls.forget.onclick = () => {
-    controls.file.value = "";
-    forget();
-  };
+  find("score").hidden = !model.takesScore;
+  score.file.onchange = controls.transpose.onchange = sendScore;
+  controls.sing.onclick = play;
   addEventListener("pagehide", () => stop()); // a browser may keep a page that was left, and its connection
   find("settings").onsubmit = (event) => event.preventDefault();
   setInterval(tell, 250);

@@ -3,10 +3,12 @@
 import json
 import tempfile
 import time
+import warnings
 from contextlib import contextmanager
 from functools import partial
 
 import httpx
+import mido
 import numpy as np
 import pytest
 import soundfile
@@ -14,12 +16,14 @@ from websockets import ConnectionClosed
 from websockets.sync.client import connect
 
 import melnet
+from melnet.errors import MelnetError
 from melnet.live import app as app_module
 from melnet.live import uploads
 from melnet.live.app import CHUNK_SECONDS, Live
 from melnet.live.uploads import most_frames, read_upload
+from melnet.notes import read_melody
 from tests.live_server import serving, watch
-from tests.small_model import FRAMES, MEL, SINGERS, write_model
+from tests.small_model import FRAMES, MEL, SINGERS, TOLD, write_model
 
 CHUNK = round(CHUNK_SECONDS * MEL.sample_rate)
 START = {"temperature": 0.9, "top_components": None, "until": CHUNK, "seed": 3, "singer": "bo", "prime": None}
@@ -29,6 +33,17 @@ START = {"temperature": 0.9, "top_components": None, "until": CHUNK, "seed": 3, 
 def model(tmp_path_factory):
     folder = write_model(tmp_path_factory.mktemp("model") / "models", singers=SINGERS)
     return melnet.load(folder)
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    return melnet.load(write_model(tmp_path_factory.mktemp("told") / "models", told=TOLD), warm_up=False)
+
+
+@pytest.fixture(scope="module")
+def served_told(told):
+    with serving(Live(told, places=1)) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +198,7 @@ def test_listeners_take_turns(model):
         ({"volume": 1}, "volume: Extra inputs are not permitted"),
         ({"singer": "Cleo"}, "the model does not know 'Cleo'; it knows anna, bo"),
         ({"prime": "gone"}, "The recording to continue is not here any more"),
+        ({"score": "gone"}, "The score is not here any more"),
     ],
 )
 def test_a_wrong_message_is_answered_in_one_line(listening, changes, message):
@@ -232,13 +248,70 @@ def test_what_cannot_be_continued_is_refused_with_the_reason(client, tmp_path, m
 
 
 def test_old_primes_make_room_for_new_ones(client, listening, tmp_path, monkeypatch):
-    monkeypatch.setattr(app_module, "KEPT_PRIMES", 1)
+    monkeypatch.setattr(app_module, "KEPT_UPLOADS", 1)
     content = recording(tmp_path / "a.wav", 0.5).read_bytes()
     old, new = (client.post("/prime", content=content).json()["prime"] for _ in range(2))
     with listening(prime=old) as socket:
         assert "upload it again" in json.loads(socket.recv())["error"]
     with listening(prime=new) as socket:
         chunk(socket)
+
+
+def test_a_score_is_sung_and_the_voice_goes_on(served_told, told, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    (tmp_path / "song.txt").write_text("tempo 300\nA3 1 t a\nC4 1 a")
+    notes, ticks = read_melody(tmp_path / "song.txt"), 480
+    track = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=mido.bpm2tempo(300))])
+    for note in notes:
+        track.append(mido.MetaMessage("lyrics", text=note.lyric))
+        track.append(mido.Message("note_on", note=note.pitch))
+        track.append(mido.Message("note_off", note=note.pitch, time=ticks))
+    mido.MidiFile(ticks_per_beat=ticks, tracks=[track]).save(tmp_path / "song.MID")
+    recording(tmp_path / "hum.flac", 0.5, 44100)
+    unsung = told.stream(temperature=0.9, seed=3, chunk_seconds=CHUNK_SECONDS)
+    free = np.concatenate([next(unsung) for _ in range(8)])
+    for name, transpose, warned in (("song.txt", 0, False), ("song.MID", 20, True), ("hum.flac", -1, False)):
+        query = {"name": name, "transpose": transpose}
+        content = (tmp_path / name).read_bytes()
+        answer = httpx.post(f"http://{served_told}/score", params=query, content=content, timeout=300).json()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            score = told.read_score(tmp_path / name, transpose=transpose)
+        assert answer["seconds"] == pytest.approx(score.frames * MEL.seconds_per_frame)
+        assert [f"{tmp_path / name}: {answer['notice']}"] * warned == [str(warning.message) for warning in caught]
+        expected = told.stream(score=score, temperature=0.9, seed=3, chunk_seconds=CHUNK_SECONDS)
+        start = START | {"singer": None, "score": answer["score"], "until": 10**9}
+        with connect(f"ws://{served_told}/listen") as socket:
+            socket.send(json.dumps(start))
+            sung = np.concatenate([chunk(socket)[0] for _ in range(8)])
+        np.testing.assert_allclose(sung, np.concatenate([next(expected) for _ in range(8)]), atol=1e-4)
+        assert len(sung) > score.frames * MEL.hop_length
+        assert np.abs(sung - free).max() > 0.01
+    assert not list((tmp_path / "temporary").iterdir())
+
+
+def test_what_is_no_score_is_refused_with_the_reason(served_told, client, told, tmp_path, monkeypatch):
+    def refusal(name, content, address=f"http://{served_told}", **query):
+        response = httpx.post(f"{address}/score", params={"name": name} | query, content=content, timeout=300)
+        error = response.json()["error"]
+        assert response.status_code == 422 and len(error.splitlines()) == 1 and "upload" not in error
+        return error
+
+    assert refusal("a.txt", b"These are words.").startswith("line 1: expected a number of beats")
+    assert refusal("a.mid", b"These are words.").startswith("not a MIDI file, or damaged: ")
+    assert refusal("a.flac", b"These are words.") == "not audio in any format that can be read"
+    assert refusal("a.TXT", b"A4 1 x").endswith("is none of the model's phonemes: a, t")
+    assert refusal("a.txt", b"A4 1", transpose=49) == "transpose: 49.0 is not between -48 and 48 semitones"
+    assert refusal("a.txt", b"A4 1", transpose="up").startswith("transpose: Input should be a valid number")
+    assert refusal("a.txt", b"A4 1", tempo=2) == "tempo: Extra inputs are not permitted"
+    assert refusal("a.txt", b"tempo 60\nA4 601") == "longer than 10 minutes"
+    assert refusal("a.txt", bytes(2**20 + 1)) == "larger than 1 MB, the most for notes"
+    untold = "the model was trained without melody, and takes no score"
+    assert refusal("a.txt", b"A4 1", str(client.base_url)) == untold
+    long = recording(tmp_path / "a.wav", 700, 100)
+    with pytest.raises(MelnetError, match="longer than 10 minutes by its header"):
+        uploads.read_uploaded_score(long, told, 0)
 
 
 def test_the_longest_prime_is_of_whole_slices(model, tmp_path):
@@ -250,7 +323,7 @@ def test_the_longest_prime_is_of_whole_slices(model, tmp_path):
 
 def test_the_page_describes_the_model_and_may_load_nothing_from_elsewhere(client):
     described = client.get("/model").json()
-    assert (described["singers"], described["components"]) == (SINGERS, 2)
+    assert (described["singers"], described["components"], described["takesScore"]) == (SINGERS, 2, False)
     page = client.get("/")
     assert "default-src 'self'" in page.headers["Content-Security-Policy"]
 
