@@ -32,7 +32,10 @@ def write_params(folder, changes):
 
 
 def write_shards(folder, params, counts, singers=("",)):
-    """Slow waves with noise and some silence, as `slice` would leave them; singers take turns, each at a level."""
+    """Slow waves with noise and some silence, as `slice` would leave them; singers take turns, each at a level.
+
+    Beside them are the tracks of a model that is told nothing of the frames.
+    """
     rng = np.random.default_rng(0)
     frames, bands = params.slice.frames, params.mel.n_mels
     spec = ShardSpec(frames, params.mel_spec)
@@ -50,6 +53,7 @@ def write_shards(folder, params, counts, singers=("",)):
     columns = {name: getattr(statistics, name).tolist() for name in ("mean", "std", "low", "high")}
     (folder / "normalisation.json").write_text(json.dumps(columns))
     (folder / "singers.json").write_text(json.dumps({"singers": sorted(set(singers))}))
+    write_tracks(folder.parent / TRACKS.name, TrackSpec(spec.mel.sample_rate, spec.mel.hop_length, ()), [])
 
 
 def write_vocoder(folder, params, singers=(), preferred="vocoder"):
@@ -89,7 +93,6 @@ def trained(tmp_path_factory):
     write_shards(folder / "data/shards", params, {"train": 40, "valid": 12, "test": 20})
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        write_tracks(TRACKS, TrackSpec(24000, 512, ()), [])
         model(params)
         train(params)
         write_vocoder(MODELS, params)

@@ -36,7 +36,7 @@ def melody_and_phonemes():
 def told(workspace, tmp_path):
     """A workspace in which a told model was trained; its parameters."""
     params = load_params(edit_params(Path(), {**TOLD, "generate": {"score": "tune.txt"}}, Path("params.yaml")))
-    Path("tune.txt").write_text("A3 0.5 t a\nB3 0.5 a")
+    Path("tune.txt").write_text("rest 1\nA3 0.5 t a\nB3 0.5 a")
     vocabulary = Vocabulary("phonemes", ("a", "t"), seconds=(0.2, 0.1))
     spec = TrackSpec(24000, 512, ("melody", "phonemes"), vocabulary)
     write_tracks(TRACKS, spec, [("wave.wav", *melody_and_phonemes())])
@@ -62,7 +62,8 @@ def test_from_tracks_to_songs_that_were_asked_for(told, capsys):
     assert soundfile.info(SAMPLES / "asked/asked-00.wav").frames == (asked.log_mels.shape[1] - 1) * 512
     score = json.loads((SAMPLES / "score/score.json").read_text())
     assert [note[2] for note in score["notes"]] == [57, 59]
-    assert Label(*score["labels"][0]).name == "t"
+    assert [Label(*label).name for label in score["labels"]] == ["t", "a", "a"]
+    assert max(score["pitch_hz"]) == pytest.approx(247, abs=2)
     assert len(Samples.read(SAMPLES / "score/spectrograms.parquet").names) == 2
     assert len(list(SAMPLES.glob("sample-*.wav"))) == 2  # free ones, as ever
 

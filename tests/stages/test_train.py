@@ -8,6 +8,7 @@ import keras
 import pandas as pd
 import pytest
 
+from melnet.errors import MelnetError
 from melnet.saved import ModelError, load
 from stages.command import StageError
 from stages.fingerprint import fingerprint
@@ -160,9 +161,9 @@ def test_describing_says_how_many_micro_batches_fit(workspace, capsys, monkeypat
     assert capsys.readouterr().out.split()[-1] == "1"
 
 
-def test_conditions_that_no_model_learns_yet_are_refused(workspace):
-    conditioned = workspace.model.model_copy(update={"condition_on": ["singer", "melody"]})
-    with pytest.raises(StageError, match=r"model\.condition_on: melody: the corpus has tracks of it, but no model"):
+def test_tracks_without_a_condition_of_the_model_are_refused(workspace):
+    conditioned = workspace.model.model_copy(update={"condition_on": ["melody"]})
+    with pytest.raises(MelnetError, match=r"tracks\.parquet: has no melody; run the stage tracks again"):
         model(workspace.model_copy(update={"model": conditioned}))
 
 
