@@ -257,17 +257,18 @@ class Sampler:
             tracks = tracks.map(lambda track: np.repeat(track, GROUP, axis=0))
         conditioner = self._conditioner(singers, tracks)
         if len(self.tiers) == 1:
-            chunk, first = block if self.chunked else 1, known.shape[1]
+            chunk, told = block if self.chunked else 1, 0
             condition = free = self._conditioner(singers, None)(0, 0, block, None)
-            told = 0
             if tracks:
                 frames = max(track.shape[1] for track in tracks.inputs().values())
-                told = _round_up(frames + LOOK_BACK, block)  # after which nothing that is told is seen
-                condition = conditioner(0, -first, told, None)
+                told = frames + LOOK_BACK  # after which nothing that is told is seen
+                if known.shape[1]:
+                    condition = conditioner(0, -known.shape[1], 0, None)
             state = self._start(0, known, condition)
             for at in itertools.count(step=block):
-                now = condition if at < told else free
-                state, x = self._frames(0, state, now, noises[0](block), settings, chunk, first=first + at)
+                # Block by block: features of a long score take gigabytes, and are compiled anew for each length.
+                condition = conditioner(0, at - LOOK_BACK, at + block, None) if at < told else free
+                state, x = self._frames(0, state, condition, noises[0](block), settings, chunk, first=LOOK_BACK)
                 yield x[0]
         for at in itertools.count(step=block):
             chunk = CHUNK_FRAMES if self.chunked else 1

@@ -10,8 +10,10 @@ import soundfile
 import melnet
 from melnet.data.tracks import FrameTracks
 from melnet.likelihood import Likelihood
+from melnet.model.conditions import LOOK_BACK
 from melnet.saved import load_config
 from melnet.score import Score, ScoreError
+from melnet.singing import STREAMED_FRAMES
 from tests.small_model import MEL, TOLD, write_model
 
 FRAMES = 22
@@ -96,6 +98,26 @@ def test_a_stream_sings_a_score_and_goes_on(any_model):
     whole = any_model.sample(frames if len(any_model.tiers) == 1 else block, score=score)[0]
     np.testing.assert_allclose(streamed[: len(whole)], whole, atol=1e-4)
     assert len(streamed) > frames
+
+
+def test_a_stream_looks_at_little_of_a_score_at_a_time(model, tmp_path, monkeypatch):
+    """So it needs as much memory and compiles as little for a long one; a prime before it changes nothing of that."""
+    soundfile.write(tmp_path / "tone.wav", 0.5 * np.sin(np.arange(48000) / 5), 24000)
+    condition, score, lengths = model._sampler._condition[0], drawn_score(1), []
+    sung = {"score": score, "prime": tmp_path / "tone.wav", "prime_seconds": 1.0, "seed": 3}
+    whole = model.sample(40, **sung)[0]
+
+    def watched(inputs):
+        lengths.append(inputs["melody"].shape[1])
+        return condition(inputs)
+
+    monkeypatch.setattr(model._sampler, "_condition", [watched])
+    stream = model.stream(**sung)
+    streamed = np.concatenate([stream.log_mel for _ in itertools.islice(stream, 4)])
+    np.testing.assert_allclose(streamed[:40], whole, atol=1e-4)
+    told = STREAMED_FRAMES + LOOK_BACK + TOLD.lookahead
+    prime_frames = round(24000 / MEL.hop_length)
+    assert set(lengths) == {1 + TOLD.lookahead, prime_frames + TOLD.lookahead, told}
 
 
 def test_the_likelihood_knows_what_is_sung(any_model, rng):
