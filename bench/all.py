@@ -1,8 +1,12 @@
-"""Run every benchmark, one after the other, and write their claims to bench/results.json.
+"""Run benchmarks, one after the other, and write their claims to a file.
 
-The file also has the processor, the number of cores and the versions of the packages that the figures depend on.
+    python -m bench.all [MODULE ...] [--results FILE]
+
+Without modules all are run, for bench/results.json; bench/singing.json is that of `stream` and `live`. The file also has
+the processor, the number of cores and the versions of the packages that the figures depend on.
 """
 
+import argparse
 import json
 import os
 import platform
@@ -13,23 +17,25 @@ from pathlib import Path
 
 from bench.common import ENVIRONMENT, ROOT
 
-RESULTS = ROOT / "bench/results.json"
+RESULTS, SINGING = ROOT / "bench/results.json", ROOT / "bench/singing.json"
 NOT_BENCHMARKS = {"__init__", "all", "common", "scale", "table"}
 PACKAGES = ("numpy", "tensorflow", "keras", "librosa", "pyarrow")
 
 
 def main() -> None:
-    modules = sorted(path.stem for path in Path(__file__).parent.glob("*.py"))
-    claims = [
-        {"module": module, **claim}
-        for module in modules
-        if module not in NOT_BENCHMARKS and not module.startswith("_")
-        for claim in run(module)
-    ]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    every = {path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_")} - NOT_BENCHMARKS
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help="all by default")
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FILE")
+    options = parser.parse_args()
+    if unknown := set(options.modules) - every:
+        parser.error(f"{min(unknown)} is none of {', '.join(sorted(every))}")
+    modules = options.modules or sorted(every)
+    claims = [{"module": module, **claim} for module in modules for claim in run(module)]
     content = {"machine": machine(), "versions": versions(), "claims": claims}
-    RESULTS.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    options.results.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     missed = [claim["name"] for claim in claims if not claim["met"]]
-    print(f"{RESULTS.relative_to(ROOT)}: {len(claims)} claims, {len(claims) - len(missed)} met")
+    print(f"{options.results}: {len(claims)} claims, {len(claims) - len(missed)} met")
     for name in missed:
         print(f"NOT MET: {name}")
 

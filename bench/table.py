@@ -1,13 +1,14 @@
-"""The performance table of the README: ``python -m bench.table`` prints it from bench/results.json."""
+"""The performance tables of the README: ``python -m bench.table`` prints them."""
 
 import json
 from typing import Any
 
-from bench.all import RESULTS
+from bench.all import RESULTS, SINGING
 
 
 def main() -> None:
-    print(table(json.loads(RESULTS.read_text(encoding="utf-8"))))
+    for path in (RESULTS, SINGING):
+        print(table(json.loads(path.read_text(encoding="utf-8"))), end="\n\n")
 
 
 def table(results: dict[str, Any]) -> str:

@@ -6,13 +6,12 @@ from pathlib import Path
 import pytest
 
 from bench import scale
-from bench.all import RESULTS
+from bench.all import RESULTS, SINGING
 from bench.quality import asked, samples, vocoder
 from bench.table import table
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
-BEGIN, END = "<!-- bench -->\n", "\n<!-- /bench -->"
 
 
 def test_a_table():
@@ -28,10 +27,11 @@ def test_a_table():
     assert lines[-1] == "Measured on 2 cores of a CPU, with python 3.11."
 
 
-def test_the_readme_shows_the_results():
+@pytest.mark.parametrize(("name", "results"), [("bench", RESULTS), ("singing", SINGING)])
+def test_the_readme_shows_the_results(name, results):
     text = README.read_text(encoding="utf-8")
-    shown = text.partition(BEGIN)[2].partition(END)[0]
-    assert shown == table(json.loads(RESULTS.read_text(encoding="utf-8")))
+    shown = text.partition(f"<!-- {name} -->\n")[2].partition(f"\n<!-- /{name} -->")[0]
+    assert shown == table(json.loads(results.read_text(encoding="utf-8")))
 
 
 def test_the_docs_show_what_an_archive_takes():
