@@ -2,8 +2,8 @@
 
     python -m bench.all [MODULE ...] [--results FILE]
 
-Without modules all are run, for bench/results.json; bench/singing.json is that of `stream` and `live`. The file also has
-the processor, the number of cores and the versions of the packages that the figures depend on.
+Without modules all are run, for bench/results.json; bench/singing.json is that of `stream` and `live`. The file also
+has the processor, the number of cores and the versions of the packages that the figures depend on.
 """
 
 import argparse

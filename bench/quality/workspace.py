@@ -48,10 +48,11 @@ class Workspace:
         self.run("generate", made="metrics/generate.json")
 
     def prepare(self) -> None:
-        """Run the stages that turn the corpus into shards and pitch tracks."""
+        """Run the stages that turn the corpus into shards, pitch and condition tracks."""
         self.run("downsample", made="data/24k/manifest.parquet")
         self.run("slice", made="data/shards/normalisation.json")
         self.run("pitch", made="data/pitch/pitch.parquet")
+        self.run("tracks", made="data/tracks/tracks.parquet")
 
     def metrics(self, name: str) -> dict[str, Any]:
         content: dict[str, Any] = json.loads((self.folder / f"metrics/{name}.json").read_text(encoding="utf-8"))
