@@ -3,8 +3,9 @@
     python -m bench.quality.fine_tuning --corpus FOLDER [--seeds 1 2 3] [--epochs N] [--work FOLDER]
 
 Trains on every second recording, then on the others: once from random weights, and once from the first model
-(train.initial_model). Counts the steps until the second training from a model reaches the lowest validation loss of
-the one from random weights. Three trainings per seed. Writes bench/quality/fine-tuning-CORPUS.json.
+(train.initial_model) for half as many epochs, in which the learning rate is halved as often. Counts the steps until the
+training from a model reaches the lowest validation loss of the one from random weights. Three trainings per seed.
+Writes bench/quality/fine-tuning-CORPUS.json.
 """
 
 import argparse
@@ -44,9 +45,9 @@ def main() -> None:
 
 def run(arguments: argparse.Namespace, halves: list[Path], seed: int) -> dict[str, Any]:
     """Epochs of both trainings on the second half, and their lowest validation losses."""
-    first = trained(arguments, halves[0], seed, "first")
+    epochs, models = arguments.epochs, trained(arguments, halves[0], seed, "first").folder.absolute() / "models"
     scratch = losses(trained(arguments, halves[1], seed, "second"))
-    tuned = losses(trained(arguments, halves[1], seed, "tuned", initial=first.folder.absolute() / "models"))
+    tuned = losses(trained(arguments, halves[1], seed, "tuned", epochs=epochs // 2, initial=models))
     reached = [epoch for epoch, loss in enumerate(tuned, start=1) if loss <= min(scratch)]
     return {
         "epochs_from_random_weights": scratch.index(min(scratch)) + 1,
@@ -57,11 +58,16 @@ def run(arguments: argparse.Namespace, halves: list[Path], seed: int) -> dict[st
 
 
 def trained(
-    arguments: argparse.Namespace, corpus: Path, seed: int, name: str, initial: Path | None = None
+    arguments: argparse.Namespace,
+    corpus: Path,
+    seed: int,
+    name: str,
+    epochs: int | None = None,
+    initial: Path | None = None,
 ) -> Workspace:
     """Train the default model on a corpus, from random weights or from the model in the folder ``initial``."""
-    train: dict[str, Any] = {"seed": seed, "epochs": arguments.epochs}
-    train["lr_halving_epochs"] = max(1, arguments.epochs // 4)
+    epochs = epochs or arguments.epochs
+    train: dict[str, Any] = {"seed": seed, "epochs": epochs, "lr_halving_epochs": max(1, epochs // 4)}
     if initial:
         train["initial_model"] = str(initial)
     changes = {"corpus": {"path": str(corpus.absolute())}, "train": train, "execution": {"preview_every": None}}
