@@ -62,6 +62,13 @@ class Score:
         """Frames of the spectrogram that sings it."""
         return next(len(track) for track in self.tracks.inputs().values())
 
+    @property
+    def pitch_hz(self) -> np.ndarray:
+        """Pitch of each frame in Hz, 0 where it is not to be voiced; float32 (frames,)."""
+        melody = self.tracks.melody
+        assert melody is not None  # every score that was read has one
+        return np.where(melody[:, 1] > 0, np.exp(melody[:, 0]), np.float32(0))
+
 
 def read_score(
     path: Path, mel: MelSpec, vocabulary: Vocabulary | None = None, *, transpose: float = 0.0, tempo: float = 1.0

@@ -35,8 +35,6 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from melnet.audio.files import write_wav
 from melnet.audio.integrity import UnusableAudio
 from melnet.baselines.saved import Baselines
@@ -170,9 +168,7 @@ def _announce(settings: Generate, config: ModelConfig) -> None:
 
 def _write_score(path: Path, score: Score) -> None:
     """Write what was asked for: notes, labels, and the pitch of each frame in Hz, 0 where it is not to be voiced."""
-    melody = score.tracks.melody
-    assert melody is not None  # every score has one
-    pitch_hz = np.where(melody[:, 1] > 0, np.exp(melody[:, 0]), 0).round(1).tolist()
+    pitch_hz = [round(hz, 1) for hz in score.pitch_hz.tolist()]
     write_json(path, {"notes": score.notes, "labels": score.labels, "pitch_hz": pitch_hz})
 
 
