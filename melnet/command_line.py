@@ -7,7 +7,6 @@ import os
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
@@ -96,15 +95,15 @@ def sing(options: argparse.Namespace) -> None:
 
 
 def _score(options: argparse.Namespace, model: "Model") -> "Score | None":
-    """What is to be sung; a warning about its range goes to standard error."""
+    """Read the score, if there is one; a warning about its range goes to standard error."""
     if options.score is None:
         return None
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        score = model.read_score(options.score, transpose=options.transpose, tempo=options.tempo)
-    for warning in caught:
-        print(f"melnet: {warning.message}", file=sys.stderr)
-    return score
+    return model.read_score(
+        options.score,
+        transpose=options.transpose,
+        tempo=options.tempo,
+        on_warning=lambda message: print(f"melnet: {message}", file=sys.stderr),
+    )
 
 
 def score(options: argparse.Namespace) -> None:

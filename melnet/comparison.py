@@ -15,7 +15,7 @@ from melnet.baselines.saved import Baselines
 from melnet.baselines.vector_autoregression import VectorAutoregression
 from melnet.data.dataset import Passage, batches, draw, ids_of, passages, read_stretches, stretches
 from melnet.data.shards import HeldShards, Shards
-from melnet.data.tracks import Tracks
+from melnet.data.tracks import FrameTracks, Tracks
 from melnet.generation import Generated, Invert
 from melnet.metrics.asked import PhonemeClassifier, melody_agreement
 from melnet.metrics.frechet import FrameStatistics, Gaussian, frame_statistics, frechet_distance
@@ -119,18 +119,17 @@ def compare_asked(
     told = config.frame_conditioning
     assert told
     metrics: dict[str, dict[str, Any]] = {"asked": {}, "asked_recorded": {}}
-    windows = [tracks.window(item.recording, item.start_frame, len(item.log_mel)) for item in found]
-    frames = len(found[0].log_mel)
+    sung = [_sung(item, tracks) for item in found]
     recorded = np.stack([item.log_mel for item in found])
     if "melody" in told.conditions:
-        melodies = [window.melody[:frames] for window in windows if window.melody is not None]
+        melodies = [item.inputs()["melody"] for item in sung]
         copies = invert(recorded, ids_of([item.singer for item in found], config.singers))
         for name, audio in (("asked", asked.audio), ("asked_recorded", copies)):
             metrics[name] |= asdict(melody_agreement(melodies, list(audio), config.mel))
     if "phonemes" in told.conditions:
         normalise = config.normalisation.normalise
         classifier = phoneme_classifier(config, train, tracks, seed)
-        phonemes = [_phonemes(item, tracks) for item in found]
+        phonemes = [item.inputs()["phonemes"] for item in sung]
         for name, log_mels in (("asked", asked.drawn), ("asked_recorded", recorded)):
             accuracy = classifier and classifier.accuracy(list(normalise(log_mels)), phonemes)
             metrics[name]["phoneme_accuracy"] = accuracy
@@ -142,18 +141,16 @@ def phoneme_classifier(config: ModelConfig, train: Shards, tracks: Tracks, seed:
     labelled = read_stretches(train, PHONEME_FRAMES, seed=seed)
     return PhonemeClassifier.fit(
         [config.normalisation.normalise(item.log_mel) for item in labelled],
-        [_phonemes(item, tracks) for item in labelled],
+        [_sung(item, tracks).inputs()["phonemes"] for item in labelled],
         seed=seed,
         max_frames=PHONEME_FRAMES,
     )
 
 
-def _phonemes(passage: Passage, tracks: Tracks) -> np.ndarray:
-    """Phoneme indices of the frames of a passage, (frames,)."""
+def _sung(passage: Passage, tracks: Tracks) -> FrameTracks:
+    """The tracks of the frames of a passage, without look-ahead."""
     frames = len(passage.log_mel)
-    phonemes = tracks.window(passage.recording, passage.start_frame, frames).phonemes
-    assert phonemes is not None
-    return phonemes[:frames]
+    return tracks.window(passage.recording, passage.start_frame, frames).map(lambda track: track[:frames])
 
 
 def _of_spectrograms(

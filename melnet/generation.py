@@ -11,7 +11,7 @@ from melnet.data.dataset import Passage
 from melnet.data.tracks import Tracks
 from melnet.prime import Prime
 from melnet.sampling import DEFAULT_TEMPERATURE, OnFrame
-from melnet.score import Score, with_loudness
+from melnet.score import Score, with_loudness_of
 from melnet.singing import Invert, Model
 
 JOINT_FRAMES = 8  # last frames of a prime that are turned into audio again, together with the sample that follows
@@ -138,15 +138,12 @@ def sing_score(
         on_frame=on_frame,
     )
     singer_ids = model.singer_ids(singers, len(scores))
-    audio = invert(drawn, singer_ids)
-    for i, score in enumerate(scores):
-        if score.loudness_db is not None:
-            audio[i] = with_loudness(audio[i], score.loudness_db, model.config.mel)
+    audio = with_loudness_of(scores, invert(drawn, singer_ids), model.config.mel)
     return Generated(drawn, singer_ids, audio, [])
 
 
 def passage_scores(found: Sequence[Passage], tracks: Tracks) -> list[Score]:
-    """What is sung in passages of recordings, each with the look-ahead of the tracks."""
+    """The scores of passages of recordings, each longer than its passage by the look-ahead of the tracks."""
     return [Score(tracks.window(item.recording, item.start_frame, len(item.log_mel))) for item in found]
 
 

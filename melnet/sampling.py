@@ -85,8 +85,8 @@ class SamplingSettings:
 
 
 Conditioner: TypeAlias = Callable[[int, int, int, np.ndarray | None], dict[str, Tensor]]
-"""What a group is told: takes the index of a tier from 0, the first frame and the one after the last, counted from the
-first that is drawn, and the context; gives what :meth:`~melnet.model.tier.Tier.condition` does."""
+"""computes what :meth:`~melnet.model.tier.Tier.condition` gives for a group, from the index of a tier, counted from 0;
+the first frame and the one after the last, counted from the first that is drawn; and the context"""
 
 
 class Noise:

@@ -47,7 +47,7 @@ class ScoreError(MelnetError):
 
 @dataclass(frozen=True)
 class Score:
-    """What is to be sung, frame by frame, and what it was made of, in seconds."""
+    """A melody with its phonemes, frame by frame, and the notes and labels that it was made of, in seconds."""
 
     tracks: FrameTracks
     """melody (frames, 2) and phonemes (frames,), which are ``ABSENT`` where the score has none"""
@@ -280,6 +280,14 @@ def with_loudness(signal: np.ndarray, loudness_db: np.ndarray, mel: MelSpec) -> 
     gain_db = np.clip(wanted - own[: len(wanted)], -DEPTH_DB, MAX_GAIN_DB)
     at = np.arange(len(gain_db)) * mel.hop_length
     return (signal * 10 ** (np.interp(np.arange(len(signal)), at, gain_db) / 20)).astype(np.float32)
+
+
+def with_loudness_of(scores: Sequence[Score], audio: np.ndarray, mel: MelSpec) -> np.ndarray:
+    """Audio (count, samples) of samples that take turns with scores, each as loud as the recording it follows, if any."""
+    followed = [scores[i % len(scores)].loudness_db for i in range(len(audio))]
+    return np.stack(
+        [x if level is None else with_loudness(x, level, mel) for x, level in zip(audio, followed, strict=True)]
+    )
 
 
 def _centres(samples: int, mel: MelSpec) -> np.ndarray:

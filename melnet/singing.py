@@ -25,7 +25,7 @@ from melnet.prime import PRIME_SECONDS, Prime, read_prime
 from melnet.sampling import DEFAULT_TEMPERATURE, OnFrame, Sampler, SamplingSettings
 from melnet.saved import ModelConfig
 from melnet.saved import load as load_tiers
-from melnet.score import Score, ScoreError, range_warning, read_score, with_loudness
+from melnet.score import Score, ScoreError, range_warning, read_score, with_loudness_of
 from melnet.streaming import GriffinLimStream, Stream
 from melnet.vocoder.saved import GRIFFIN_LIM, VOCODER, Inversion, load_vocoder
 from melnet.vocoder.synthesis import Vocoder
@@ -138,10 +138,7 @@ class Model:
             on_frame=on_frame,
         )
         audio = invert(log_mels, self.singer_ids(singer, count))[:, :samples]
-        for i in range(count):
-            if scores and (loudness_db := scores[i % len(scores)].loudness_db) is not None:
-                audio[i] = with_loudness(audio[i], loudness_db, self.config.mel)
-        return audio
+        return with_loudness_of(scores, audio, self.config.mel) if scores else audio
 
     def sample(
         self,
@@ -209,10 +206,23 @@ class Model:
         )
         return normalisation.denormalise(sampled)
 
-    def read_score(self, path: str | Path, *, transpose: float = 0.0, tempo: float = 1.0) -> Score:
-        """Read what is to be sung; see :func:`melnet.score.read_score`, which also has the parameters and errors.
+    def read_score(
+        self,
+        path: str | Path,
+        *,
+        transpose: float = 0.0,
+        tempo: float = 1.0,
+        on_warning: Callable[[str], object] = lambda message: warnings.warn(message, stacklevel=3),
+    ) -> Score:
+        """Read a score for this model; see :func:`melnet.score.read_score`, which also has the errors.
 
-        A score that leaves the range of the recordings the model learned from is sung all the same, with a warning.
+        Parameters
+        ----------
+        transpose, tempo
+            See :func:`melnet.score.read_score`.
+        on_warning
+            Takes one line if the score leaves the range of the recordings that the model learned from; it can be sung
+            all the same.
 
         Raises
         ------
@@ -225,7 +235,7 @@ class Model:
         vocabulary = told.vocabulary if "phonemes" in told.conditions else None
         score = read_score(Path(path), self.config.mel, vocabulary, transpose=transpose, tempo=tempo)
         if told.range_hz and (warning := range_warning(score, told.range_hz)):
-            warnings.warn(f"{path}: {warning}", stacklevel=2)
+            on_warning(f"{path}: {warning}")
         return score
 
     def steps(self, count: int, frames: int) -> int:

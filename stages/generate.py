@@ -30,7 +30,6 @@ the test split (copy synthesis). If the first is much larger, the model samples 
 import json
 import sys
 import time
-import warnings
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -125,14 +124,14 @@ def _score(settings: Generate, model: Model) -> Score | None:
     if settings.score is None:
         return None
     try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            score = model.read_score(settings.score, transpose=settings.transpose, tempo=settings.tempo)
+        return model.read_score(
+            settings.score,
+            transpose=settings.transpose,
+            tempo=settings.tempo,
+            on_warning=lambda message: print(f"generate.score: {message}", file=sys.stderr),
+        )
     except MelnetError as error:
         raise StageError(f"generate.score: {error}") from error
-    for warning in caught:
-        print(f"generate.score: {warning.message}", file=sys.stderr)
-    return score
 
 
 def _prime(settings: Generate, config: ModelConfig) -> Prime | None:

@@ -1,4 +1,4 @@
-"""What is sung at each frame of a spectrogram: pitch tracks and timed labels, read at the centres of the frames.
+"""Melody and phonemes of each frame of a spectrogram: pitch tracks and timed labels, read at the frames' centres.
 
 Frame ``t`` is centred on sample ``t * hop_length`` (:mod:`melnet.audio.spectrogram`). Labels have the times of the
 original recording, and the spectrogram is of the recording whose pauses were shortened (:mod:`melnet.audio.pauses`).

@@ -1,6 +1,5 @@
 """Recordings that listeners upload to be continued, and scores that they upload to be sung."""
 
-import warnings
 from pathlib import Path
 
 from melnet.audio.files import opened
@@ -50,13 +49,11 @@ def read_uploaded_score(path: Path, model: Model, transpose: float) -> tuple[Sco
         _check_seconds(path)
     elif path.stat().st_size > MOST_NOTES_BYTES:
         raise ScoreError(f"larger than {MOST_NOTES_BYTES // 2**20} MB, the most for notes")
-    with warnings.catch_warnings(record=True) as caught:  # those of other threads, too
-        warnings.simplefilter("always")
-        score = model.read_score(path, transpose=transpose)
+    messages: list[str] = []
+    score = model.read_score(path, transpose=transpose, on_warning=messages.append)
     if score.frames * model.config.mel.seconds_per_frame > MOST_SECONDS:
         raise ScoreError(f"longer than {MOST_SECONDS / 60:.0f} minutes")
-    messages = [str(warning.message) for warning in caught]
-    return score, next((without_path(text, path) for text in messages if text.startswith(str(path))), None)
+    return score, next((without_path(text, path) for text in messages), None)
 
 
 def without_path(message: str, path: Path) -> str:
