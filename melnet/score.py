@@ -283,7 +283,7 @@ def with_loudness(signal: np.ndarray, loudness_db: np.ndarray, mel: MelSpec) -> 
 
 
 def with_loudness_of(scores: Sequence[Score], audio: np.ndarray, mel: MelSpec) -> np.ndarray:
-    """Audio (count, samples) of samples that take turns with scores, each as loud as the recording it follows, if any."""
+    """Audio (count, samples) of samples that take turns with scores, each as loud as the recording it follows."""
     followed = [scores[i % len(scores)].loudness_db for i in range(len(audio))]
     return np.stack(
         [x if level is None else with_loudness(x, level, mel) for x, level in zip(audio, followed, strict=True)]
