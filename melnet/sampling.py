@@ -27,8 +27,8 @@ from melnet.backend import Tensor, compiled, device_memory, has_accelerator
 from melnet.data.dataset import floored
 from melnet.data.tracks import FrameTracks
 from melnet.model import mixture
-from melnet.model.band_decoder import MOST_LAYERS, BandDecoder
 from melnet.model.conditions import LOOK_BACK
+from melnet.model.frame_decoder import MOST_LAYERS, FrameDecoder
 from melnet.model.multiscale import (
     TierIndex,
     divisors,
@@ -40,7 +40,7 @@ from melnet.model.multiscale import (
     tier_tracks,
 )
 from melnet.model.recurrent import put_row, row
-from melnet.model.tier import DecoderState, Inputs, Tier
+from melnet.model.tier import DecoderState, FrameStep, Inputs, Tier
 
 OnFrame: TypeAlias = Callable[[], object]
 OnFrames: TypeAlias = Callable[[int], object]
@@ -382,7 +382,7 @@ def frame_drawer(tier: Tier, limits: np.ndarray) -> Callable[..., tuple[DecoderS
     >>> tuple(x.shape)
     (5, 8, 2)
     """
-    low, high, silence = (ops.convert_to_tensor(limit) for limit in limits)
+    of_bands = [ops.convert_to_tensor(limit[:, None]) for limit in limits]
 
     def draw_frame(
         state: DecoderState,
@@ -391,20 +391,22 @@ def frame_drawer(tier: Tier, limits: np.ndarray) -> Callable[..., tuple[DecoderS
         normal: Tensor,
         temperature: Tensor,
         top_components: Tensor,
-        draw_bands: BandDecoder | None = None,
+        frame_step: FrameStep = tier.frame_step,
     ) -> DecoderState:
-        def sample_fn(parameters: Tensor, f: Tensor) -> Tensor:
+        def sample_fn(parameters: Tensor, f: Tensor | None) -> Tensor:
+            of_band = [tensor if f is None else row(tensor, f) for tensor in (uniform, normal, *of_bands)]
+            uniform_draw, normal_draw, low, high, silence = of_band
             drawn = mixture.sample(
                 parameters,
-                row(uniform, f),
-                row(normal, f),
+                uniform_draw,
+                normal_draw,
                 min_sigma=tier.min_sigma,
                 temperature=temperature,
                 top_components=top_components,
             )
-            return ops.where(drawn < row(silence, f), row(low, f), ops.clip(drawn, row(low, f), row(high, f)))
+            return ops.where(drawn < silence, low, ops.clip(drawn, low, high))
 
-        return tier.frame_step(state, sample_fn, condition, draw_bands)[0]
+        return frame_step(state, sample_fn, condition)[0]
 
     def draw_frames(
         state: DecoderState,
@@ -419,7 +421,8 @@ def frame_drawer(tier: Tier, limits: np.ndarray) -> Callable[..., tuple[DecoderS
             state = draw_frame(state, condition, uniform[0], normal[0], temperature, top_components)
             return state, ops.expand_dims(state.frame, 0)
 
-        draw_bands = BandDecoder(tier) if len(tier.frequency_delayed) <= MOST_LAYERS else None
+        few_layers = len(tier.frequency_delayed) <= MOST_LAYERS
+        frame_step = FrameDecoder(tier, uniform.shape[-1]) if few_layers else tier.frame_step
 
         def step(t: Tensor, state: DecoderState, x: Tensor) -> tuple[Tensor, DecoderState, Tensor]:
             at = {
@@ -427,7 +430,7 @@ def frame_drawer(tier: Tier, limits: np.ndarray) -> Callable[..., tuple[DecoderS
                 for stack, added in condition.items()
             }
             draws = row(uniform, t), row(normal, t)
-            state = draw_frame(state, at, *draws, temperature, top_components, draw_bands)
+            state = draw_frame(state, at, *draws, temperature, top_components, frame_step)
             return t + 1, state, put_row(x, t, state.frame)
 
         start = (ops.convert_to_tensor(0, "int32"), state, ops.zeros((frames, *state.frame.shape), state.frame.dtype))

@@ -5,13 +5,14 @@ demo.minutes and a little more, since each ends with a whole phrase. Equal setti
 """
 
 import time
+from contextlib import closing
 
 from melnet.data.atomic import atomic_folder
 from stages.command import main
-from stages.demo_voice.voice import write_songs
+from stages.demo_voice.voice import SongTask, write_song
+from stages.execution.parallel import parallel
 from stages.parameters import Params
 from stages.paths import DEMO
-from stages.progress import progress
 
 
 def demo(params: Params) -> None:
@@ -19,9 +20,24 @@ def demo(params: Params) -> None:
     started = time.monotonic()
     settings = params.demo
     print(f"{settings.files} songs of one voice, {settings.minutes:g} minutes at {settings.sample_rate} Hz", flush=True)
+    digits = max(2, len(str(settings.files)))
+    length = settings.minutes * 60 / settings.files
     with atomic_folder(DEMO, needed=int(settings.minutes * 60 * settings.sample_rate * 2)) as folder:
-        songs = write_songs(folder, settings.seed, settings.minutes, settings.files, settings.sample_rate)
-        seconds = sum(progress(songs, total=settings.files, label="demo", unit="files"))
+        paths = [folder.absolute() / f"song-{number + 1:0{digits}}.wav" for number in range(settings.files)]
+        tasks = [
+            SongTask(path, settings.seed, n, length, settings.sample_rate) for n, path in enumerate(paths, start=1)
+        ]
+        written = parallel(
+            write_song,
+            tasks,
+            total=settings.files,
+            label="demo",
+            unit="files",
+            scheduler=params.execution.dask_scheduler,
+            shared=[folder],
+        )
+        with closing(written):
+            seconds = sum(written)
     print(f"{settings.files} songs, {seconds / 60:.2f} minutes, in {DEMO}; {time.monotonic() - started:.0f} s")
 
 

@@ -5,6 +5,7 @@ logits.
 """
 
 import math
+from functools import reduce
 
 import keras
 import numpy as np
@@ -68,21 +69,26 @@ def sample(
     >>> float(sample(parameters, uniform=0.7, normal=0.0, min_sigma=0.01, temperature=1.0))
     7.0
     """
-    mean, log_sigma, log_weight = components(parameters, min_sigma)
-    num_components = mean.shape[-1]
-    temperature = ops.cast(temperature, mean.dtype)
+    # Component by component, since operations along their axis would be kernels of their own on an accelerator.
+    columns = [parameters[..., i] for i in range(parameters.shape[-1])]
+    k = len(columns) // 3
+    means, log_sigmas, logits = columns[:k], columns[k : 2 * k], columns[2 * k :]
+    temperature = ops.cast(temperature, parameters.dtype)
     none = temperature == 0  # the heaviest component without its spread; weights are not divided by zero
-    top_components = ops.where(none, 1, num_components if top_components is None else top_components)
-    heavier = ops.expand_dims(log_weight, -2) > ops.expand_dims(log_weight, -1)  # (..., K, others)
-    rank = ops.sum(ops.cast(heavier, "int32"), axis=-1)
-    tempered = ops.where(rank < top_components, log_weight / ops.where(none, 1.0, temperature), -float("inf"))
-    cumulative = ops.cumsum(ops.softmax(tempered, axis=-1), axis=-1)
-    uniform = ops.where(none, LEAST_UNIFORM, ops.maximum(uniform, LEAST_UNIFORM))
-    # The last sum is left out, because it may round to just below one and the index would become K.
-    chosen = ops.sum(ops.cast(ops.expand_dims(uniform, -1) > cumulative[..., :-1], "int32"), axis=-1)
-    one_hot = ops.one_hot(chosen, num_components, dtype=mean.dtype)
-    sigma = ops.sum(one_hot * ops.exp(log_sigma), axis=-1)
-    return ops.sum(one_hot * mean, axis=-1) + sigma * (ops.sqrt(temperature) * normal)
+    top_components = ops.where(none, 1, k if top_components is None else top_components)
+    heaviest = reduce(ops.maximum, logits)
+    total, sums = 0.0, []
+    for logit in logits:
+        heavier = sum(ops.cast(other > logit, "int32") for other in logits if other is not logit)
+        weight = ops.exp((logit - heaviest) / ops.where(none, 1.0, temperature))
+        total = total + ops.where(heavier < top_components, weight, 0.0)
+        sums.append(total)
+    share = total * ops.where(none, LEAST_UNIFORM, ops.maximum(uniform, LEAST_UNIFORM))
+    mean, log_sigma = means[0], log_sigmas[0]
+    for i in range(1, k):
+        beyond = share > sums[i - 1]
+        mean, log_sigma = ops.where(beyond, means[i], mean), ops.where(beyond, log_sigmas[i], log_sigma)
+    return mean + (ops.exp(log_sigma) + min_sigma) * (ops.sqrt(temperature) * normal)
 
 
 @keras.saving.register_keras_serializable("melnet")

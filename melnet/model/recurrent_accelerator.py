@@ -235,7 +235,7 @@ def _loop(
     for first, last in reversed(spans) if backwards else spans:
         active = [g for g, length in enumerate(lengths) if length >= last]
         advance = partial(_advance, active, chunk)
-        span = _span(first, last, advance, [carried[g] for g in active], backwards)
+        span = unrolled(first, last, advance, [carried[g] for g in active], UNROLL, backwards=backwards)
         for g, group_carried in zip(active, span, strict=True):
             carried[g] = group_carried
     return carried
@@ -245,17 +245,34 @@ def _advance(groups: Sequence[int], chunk: Callable[..., Any], first: Tensor, co
     return [chunk(g, first, count, own) for g, own in zip(groups, carried, strict=True)]
 
 
-def _span(first: int, last: int, advance: Callable[..., Any], carried: Any, backwards: bool) -> Any:
-    """Steps from ``first`` to before ``last``, as passes of :data:`UNROLL` steps and a shorter one at the end."""
-    passes, rest = divmod(last - first, UNROLL)
+def unrolled(
+    first: int,
+    last: int,
+    advance: Callable[[Any, int, Any], Any],
+    carried: Any,
+    unroll: int,
+    *,
+    backwards: bool = False,
+) -> Any:
+    """What is carried through the steps from ``first`` to before ``last``.
+
+    ``advance(at, count, carried)`` makes ``count`` steps from ``at`` on: ``unroll`` of them in each pass of a loop, and
+    those that remain at the end.
+
+    >>> int(unrolled(0, 10, lambda at, count, total: total + count * at, ops.convert_to_tensor(0), unroll=4))
+    32
+    """
+    passes, rest = divmod(last - first, unroll)
 
     def one_pass(done: Tensor, carried: Any) -> tuple[Tensor, Any]:
-        at = first + UNROLL * (passes - 1 - done if backwards else done)
-        return done + 1, advance(at, UNROLL, carried)
+        at = first + unroll * (passes - 1 - done if backwards else done)
+        return done + 1, advance(at, unroll, carried)
 
     if rest and backwards:
         carried = advance(last - rest, rest, carried)
-    if passes:
+    if passes == 1:
+        carried = advance(first, unroll, carried)
+    elif passes:
         start = ops.convert_to_tensor(0, "int32"), carried
         _, carried = ops.while_loop(lambda done, _: done < passes, one_pass, start)
     if rest and not backwards:

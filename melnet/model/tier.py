@@ -41,10 +41,10 @@ from melnet.model.stacks import (
     swap_axes,
 )
 
-SampleFn: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+SampleFn: TypeAlias = Callable[[Tensor, Any], Tensor]
 """gives the values (batch,) of a band, from its mixture parameters (batch, 3 K) and its index"""
-DrawBands: TypeAlias = Callable[[Tensor, SampleFn, Tensor], tuple[Tensor, Tensor]]
-"""draws a frame; see :meth:`melnet.model.band_decoder.BandDecoder.__call__`"""
+FrameStep: TypeAlias = Callable[["DecoderState", SampleFn, dict[str, Tensor]], tuple["DecoderState", Tensor]]
+"""draws a frame, as :meth:`Tier.frame_step` does"""
 Inputs: TypeAlias = dict[str, Tensor]
 """``x`` (batch, frames, bands), which the tier models; for a tier with context also ``context``, shaped like ``x``, the
 interleaved values of the earlier tiers; for a tier with singers also ``singer``, int32 (batch,); for a tier that is
@@ -294,11 +294,8 @@ class Tier(backend.Model):
         state: DecoderState,
         sample_fn: SampleFn,
         condition: dict[str, Tensor] | None = None,
-        draw_bands: DrawBands | None = None,
     ) -> tuple[DecoderState, Tensor]:
         """Draw one frame with ``sample_fn``, band by band; ``condition`` is :meth:`condition_at` this frame.
-
-        ``draw_bands`` is a :class:`~melnet.model.band_decoder.BandDecoder` of this tier, or None to do without.
 
         Returns
         -------
@@ -309,8 +306,7 @@ class Tier(backend.Model):
         last_frame = ops.expand_dims(ops.transpose(state.frame), 0)  # (1, bands, batch)
         contexts, time_delayed, centralised = self._advance(last_frame, state, condition)
         by_band = ops.stack([context[0] for context in contexts], axis=1)
-        draw_bands = draw_bands or self._bands
-        frame, parameters = draw_bands(by_band, sample_fn, self._frequency_condition(condition))
+        frame, parameters = self._bands(by_band, sample_fn, self._frequency_condition(condition))
         return DecoderState(frame, time_delayed, centralised), parameters
 
     def _advance(

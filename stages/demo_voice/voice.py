@@ -124,24 +124,31 @@ def phrases(rng: np.random.Generator, seconds: float, sample_rate: int) -> Itera
             return
 
 
-def write_songs(folder: Path, seed: int, minutes: float, files: int, sample_rate: int) -> Iterator[float]:
-    """Write song-01.wav, song-02.wav, ... to ``folder``, 16-bit mono; yield the seconds of each once it is written.
+class SongTask(NamedTuple):
+    """A song to be written."""
 
-    Beside each lie its phonemes, song-01.lab and so on. Together the songs last at least ``minutes``. The samples of a
-    song depend on its number, not on the other songs. An :class:`OSError` names the file that cannot be written.
+    path: Path
+    seed: int
+    number: int
+    seconds: float
+    sample_rate: int
+
+
+def write_song(task: SongTask) -> float:
+    """Write a song as 16-bit mono WAV, and its phonemes beside it, as ``.lab``; its length in seconds.
+
+    It lasts at least as long as asked for. Its samples depend on seed and number, not on other songs. An
+    :class:`OSError` names the file that cannot be written.
     """
-    digits = max(2, len(str(files)))
-    for number in range(1, files + 1):
-        path = folder / f"song-{number:0{digits}}.wav"
-        labels: list[Label] = []
-        try:
-            with sf.SoundFile(path, "w", sample_rate, channels=1, subtype="PCM_16") as file:
-                for phrase in phrases(np.random.default_rng((seed, number)), minutes * 60 / files, sample_rate):
-                    begin = file.frames / sample_rate
-                    labels += [Label(begin + start, begin + end, name) for start, end, name in phrase.labels]
-                    file.write(phrase.samples)
-                seconds = file.frames / sample_rate
-        except sf.LibsndfileError as error:
-            raise OSError(f"{path}: cannot be written: {error.error_string}") from error
-        write_htk(path.with_suffix(".lab"), labels)
-        yield seconds
+    labels: list[Label] = []
+    try:
+        with sf.SoundFile(task.path, "w", task.sample_rate, channels=1, subtype="PCM_16") as file:
+            for phrase in phrases(np.random.default_rng((task.seed, task.number)), task.seconds, task.sample_rate):
+                begin = file.frames / task.sample_rate
+                labels += [Label(begin + start, begin + end, name) for start, end, name in phrase.labels]
+                file.write(phrase.samples)
+            seconds: float = file.frames / task.sample_rate
+    except sf.LibsndfileError as error:
+        raise OSError(f"{task.path}: cannot be written: {error.error_string}") from error
+    write_htk(task.path.with_suffix(".lab"), labels)
+    return seconds

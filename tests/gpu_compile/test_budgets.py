@@ -49,7 +49,7 @@ BUDGETS = {
     ("training_step", "a100", "reference"): Budget(3000, 1.25 * GIB),
     ("training_step", "h100", "large"): Budget(8000, 37 * GIB),
     ("training_step", "a100", "large-recompute"): Budget(8000, 30 * GIB),
-    ("sampling_chunk", "h100", "reference"): Budget(850, 0.1 * GIB),
+    ("sampling_chunk", "h100", "reference"): Budget(400, 0.1 * GIB),
 }
 
 
