@@ -123,7 +123,7 @@ def compare_asked(
     recorded = np.stack([item.log_mel for item in found])
     if "melody" in told.conditions:
         melodies = [item.inputs()["melody"] for item in sung]
-        copies = invert(recorded, ids_of([item.singer for item in found], config.singers))
+        copies = invert(recorded, ids_of([item.singer for item in found], config.singers), np.stack(melodies))
         for name, audio in (("asked", asked.audio), ("asked_recorded", copies)):
             metrics[name] |= asdict(melody_agreement(melodies, list(audio), config.mel))
     if "phonemes" in told.conditions:

@@ -138,7 +138,8 @@ def sing_score(
         on_frame=on_frame,
     )
     singer_ids = model.singer_ids(singers, len(scores))
-    audio = with_loudness_of(scores, invert(drawn, singer_ids), model.config.mel)
+    melody = model.tracks(scores, len(scores)).melody
+    audio = with_loudness_of(scores, invert(drawn, singer_ids, melody), model.config.mel)
     return Generated(drawn, singer_ids, audio, [])
 
 

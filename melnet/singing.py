@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 import soxr
@@ -40,8 +40,17 @@ WantedInversion: TypeAlias = Inversion | Literal["auto"]
 """``auto`` is the one that did better on the validation split, and Griffin-Lim without a vocoder"""
 Sung: TypeAlias = str | Path | Score | Sequence[Score]
 """what is to be sung: a score, the path of one, or several that samples take in turn"""
-Invert: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""log-mel (items, frames, bands) and singer ids (items,) -> audio (items, (frames - 1) * hop_length)"""
+
+
+class Invert(Protocol):
+    """Turns spectrograms into audio."""
+
+    def __call__(self, log_mels: np.ndarray, singer_ids: np.ndarray, melody: np.ndarray | None = None) -> np.ndarray:
+        """From log-mel (items, frames, bands) and singer ids (items,) to audio (items, (frames - 1) * hop_length).
+
+        ``melody`` is what the spectrograms were asked to sing, if anything; see
+        :meth:`melnet.vocoder.synthesis.Vocoder.__call__`.
+        """
 
 
 class Model:
@@ -137,7 +146,8 @@ class Model:
             score=scores,
             on_frame=on_frame,
         )
-        audio = invert(log_mels, self.singer_ids(singer, count))[:, :samples]
+        melody = self.tracks(scores, count).melody if scores else None
+        audio = invert(log_mels, self.singer_ids(singer, count), melody)[:, :samples]
         return with_loudness_of(scores, audio, self.config.mel) if scores else audio
 
     def sample(
@@ -201,7 +211,7 @@ class Model:
             SamplingSettings(temperature, top_components),
             singers=self.singer_ids(singer, count),
             prime=self._known(prime, prime_seconds),
-            tracks=self._tracks(scores, count) if scores else None,
+            tracks=self.tracks(scores, count) if scores else None,
             on_frame=on_frame,
         )
         return normalisation.denormalise(sampled)
@@ -271,8 +281,8 @@ class Model:
         """The function that turns spectrograms into audio; ``iterations`` are those of Griffin-Lim."""
         vocoder = self._vocoder(inversion)
         if vocoder is None:
-            return lambda log_mels, _: mel_to_audio(log_mels, self.config.mel, iterations, seed)
-        return lambda log_mels, singer_ids: vocoder(log_mels, singer_ids.tolist(), seed)
+            return lambda log_mels, singer_ids, melody=None: mel_to_audio(log_mels, self.config.mel, iterations, seed)
+        return lambda log_mels, singer_ids, melody=None: vocoder(log_mels, singer_ids.tolist(), seed, melody)
 
     def inversion(self, wanted: WantedInversion = "auto") -> Inversion:
         """The inversion that is used where this one is wanted."""
@@ -311,19 +321,20 @@ class Model:
             raise ValueError(f"chunk_seconds: {chunk_seconds} is less than one sample")
         [singer_id] = self.singer_ids(singer, 1).tolist()
         settings = SamplingSettings(temperature, top_components)
+        tracks = None if score is None else self.tracks(self._scores(score), 1)
         normalised = self._sampler.stream(
             settings,
             seed,
             STREAMED_FRAMES if len(self.tiers) == 1 else config.frames,
             singer=singer_id,
             prime=self._known(prime, prime_seconds),
-            tracks=None if score is None else self._tracks(self._scores(score), 1),
+            tracks=tracks,
         )
         frames = map(config.normalisation.denormalise, normalised)
         if (vocoder := self._vocoder(inversion)) is None:
             push = GriffinLimStream(mel, GRIFFIN_LIM_ITERATIONS, seed).push
         else:
-            voice = vocoder.stream(1, [singer_id], seed)
+            voice = vocoder.stream(1, [singer_id], seed, tracks and tracks.melody)
 
             def push(log_mel: np.ndarray) -> np.ndarray:
                 return voice.push(log_mel[None])[0]
@@ -399,7 +410,7 @@ class Model:
             score = self.read_score(score)
         return [score] if isinstance(score, Score) else score
 
-    def _tracks(self, scores: Sequence[Score], count: int) -> FrameTracks:
+    def tracks(self, scores: Sequence[Score], count: int) -> FrameTracks:
         """What ``count`` samples sing, who take turns: (count, frames of the longest score, ...)."""
         told = self.config.frame_conditioning
         assert told

@@ -81,7 +81,11 @@ def _songs(model: Model, work: Path, out: Path | None, picture_file: Path | None
     classifier = phoneme_classifier(model.config, Shards(shards / "train"), tracks, SEED)
     mel, normalise = model.config.mel, model.config.normalisation.normalise
     sampled = model.sample(count=len(scores), score=scores, seed=SEED)
-    sung = [model.invert(item[None, : score.frames], seed=SEED)[0] for item, score in zip(sampled, scores, strict=True)]
+    invert, singer_ids = model.inverter(seed=SEED), model.singer_ids(None, 1)
+    sung = [
+        invert(item[None, : score.frames], singer_ids, _melody(score)[None])[0]
+        for item, score in zip(sampled, scores, strict=True)
+    ]
     recorded = [read_recording(song, model.sample_rate) for song in songs]
     figures: dict[str, Any] = {"songs": len(songs), "seconds": sum(map(len, sung)) / model.sample_rate}
     for kind, signals, log_mels in (

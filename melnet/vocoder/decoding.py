@@ -10,6 +10,31 @@ COST_PER_BIN, HIGHEST_COST = 0.08, 1.5  # nats for a change of pitch from one fr
 NEIGHBOURS = 3  # bins on either side of the path over which the pitch is averaged
 # An unvoiced frame says little about the pitch, but not nothing: otherwise the path would not be defined.
 LEAST_WEIGHT = 0.05
+# Where a melody is asked for, pitches far from it cost something, so that the octave is never in doubt. A voice glides
+# and wavers, and what the spectrogram clearly shows counts more.
+FREE_SEMITONES, COST_PER_SEMITONE, HIGHEST_MELODY_COST = 1.0, 1.0, 6.0  # nats
+
+
+def melody_cost(melody: np.ndarray) -> np.ndarray:
+    """Nats by which each pitch bin is less likely where a melody is asked for.
+
+    Parameters
+    ----------
+    melody : (..., 2)
+        As in :class:`melnet.data.tracks.FrameTracks`. Where it is not voiced, or not known, nothing costs anything.
+
+    Returns
+    -------
+    float32 (..., PITCH_BINS)
+
+    >>> cost = melody_cost(np.array([[np.log(LOWEST), 1.0], [0.0, 0.0]]))
+    >>> cost[:, [0, 4, 48]].tolist()  # the pitch asked for, a semitone above it, an octave above it
+    [[0.0, 0.0, 6.0], [0.0, 0.0, 0.0]]
+    """
+    asked = (melody[..., :1] - np.log(LOWEST)) * 12 / np.log(2)
+    distance = np.abs(asked - np.arange(PITCH_BINS) * BIN_CENTS / 100)
+    cost = np.clip((distance - FREE_SEMITONES) * COST_PER_SEMITONE, 0, HIGHEST_MELODY_COST)
+    return np.where(melody[..., 1:] > 0.5, cost, 0).astype(np.float32)
 
 
 class PitchDecoder:

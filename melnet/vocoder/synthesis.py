@@ -9,8 +9,9 @@ from keras import ops
 from melnet.audio.mel import MelSpec, filterbank
 from melnet.audio.spectrogram import frame_signal, hann_window, mel_power
 from melnet.backend import compiled
+from melnet.data.tracks import FrameTracks
 from melnet.vocoder.config import VocoderConfig
-from melnet.vocoder.decoding import LAG, PitchDecoder
+from melnet.vocoder.decoding import LAG, PitchDecoder, melody_cost
 from melnet.vocoder.filters import OverlapAdd, SubframeFilters
 from melnet.vocoder.networks import EnvelopeNetwork, PitchNetwork
 from melnet.vocoder.source import PulseSource
@@ -37,7 +38,13 @@ class Vocoder:
         # Compiled, since it is called for every few frames, always with one shape.
         self.logits = compiled(lambda x, singers: pitch((x, singers)), pitch.weights)
 
-    def __call__(self, log_mels: np.ndarray, singers: Sequence[int] | None = None, seed: int = 0) -> np.ndarray:
+    def __call__(
+        self,
+        log_mels: np.ndarray,
+        singers: Sequence[int] | None = None,
+        seed: int = 0,
+        melody: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Audio of a batch of spectrograms.
 
         Parameters
@@ -49,6 +56,9 @@ class Vocoder:
             Singer ids; None: all 0.
         seed
             Of the noise. An item's audio depends on its spectrogram, the seed and its index, not on the other items.
+        melody : (items, any number of frames, 2)
+            What the spectrograms were asked to sing, see :class:`melnet.data.tracks.FrameTracks`: it decides where they
+            leave the pitch in doubt. None: nothing is known of it.
 
         Returns
         -------
@@ -60,14 +70,20 @@ class Vocoder:
         ValueError
             A value is not finite, or too large for its power to be.
         """
-        stream = self.stream(len(log_mels), singers, seed)
+        stream = self.stream(len(log_mels), singers, seed, melody)
         frames = min(CHUNK_FRAMES, max(64, 2 * CHUNK_FRAMES // len(log_mels)))
         chunks = [stream.push(log_mels[:, first : first + frames]) for first in range(0, log_mels.shape[1], frames)]
         return np.concatenate([*chunks, stream.finish()], axis=1)
 
-    def stream(self, items: int, singers: Sequence[int] | None = None, seed: int = 0) -> "VocoderStream":
-        """Start a stream of so many spectrograms, which are turned into audio while they are made."""
-        return VocoderStream(self, items, np.zeros(items, np.int32) if singers is None else np.asarray(singers), seed)
+    def stream(
+        self, items: int, singers: Sequence[int] | None = None, seed: int = 0, melody: np.ndarray | None = None
+    ) -> "VocoderStream":
+        """Start a stream of so many spectrograms, which are turned into audio while they are made.
+
+        The melody, as for :meth:`__call__`, is known in advance.
+        """
+        ids = np.zeros(items, np.int32) if singers is None else np.asarray(singers)
+        return VocoderStream(self, items, ids, seed, melody)
 
 
 class VocoderStream:
@@ -76,8 +92,11 @@ class VocoderStream:
     The audio lags behind by what the networks, the pitch decoder and the windows look ahead, some 80 frames.
     """
 
-    def __init__(self, vocoder: Vocoder, items: int, singers: np.ndarray, seed: int) -> None:
+    def __init__(
+        self, vocoder: Vocoder, items: int, singers: np.ndarray, seed: int, melody: np.ndarray | None = None
+    ) -> None:
         config = vocoder.config
+        self._melody = None if melody is None else FrameTracks(melody, None)
         self._vocoder, self._mel, self._singers, self._items = vocoder, config.mel, singers, items
         # Everything begins in silence, early enough for the first frame to have all its context.
         self._lead = 2 * config.context + 1 + 4
@@ -135,7 +154,12 @@ class VocoderStream:
         while (last := self._pitch_input + PITCH_BLOCK) <= self._frames.stop - context:
             x = config.normalisation.normalise(self._frames[self._pitch_input - context : last + context])
             logits = ops.convert_to_numpy(self._vocoder.logits(x.astype(np.float32), self._singers))
-            log_pitch, voiced = self._decoder(logits[:, context:-context])
+            logits = logits[:, context:-context]
+            if self._melody:
+                asked = self._melody.span(self._pitch_input, last).melody
+                assert asked is not None
+                logits = np.concatenate([logits[..., :-1] - melody_cost(asked), logits[..., -1:]], axis=-1)
+            log_pitch, voiced = self._decoder(logits)
             self._raw.append(np.stack([log_pitch, voiced > 0.5], axis=-1))
             self._pitch_input = last
 

@@ -3,7 +3,7 @@ import pytest
 
 from melnet.audio.pitch import LOWEST
 from melnet.vocoder.config import BIN_CENTS, PITCH_BINS
-from melnet.vocoder.decoding import LAG, PitchDecoder
+from melnet.vocoder.decoding import LAG, PitchDecoder, melody_cost
 
 
 def logits_of(cents, voicing=8.0, sharpness=6.0):
@@ -61,3 +61,15 @@ def test_with_a_long_lag_the_path_is_that_of_viterbi_over_the_whole(rng):
         path.append(int(back[frame][path[-1]]))
     expected = np.array(path[::-1])[: 60 - LAG] * BIN_CENTS
     np.testing.assert_allclose(cents_of(PitchDecoder(1)(logits)[0])[0], expected, atol=3 * BIN_CENTS)
+
+
+def test_a_melody_decides_between_octaves_and_nothing_that_is_clear():
+    frames = 40
+    low, high = logits_of(np.full(frames, 1200.0)), logits_of(np.full(frames, 2400.0))
+    doubtful = np.logaddexp(low, high + 0.5)
+    for asked, found in ((1150.0, 1200.0), (2350.0, 2400.0)):
+        melody = np.stack([np.full(frames, np.log(LOWEST) + asked * np.log(2) / 1200), np.ones(frames)], axis=-1)
+        for logits, expected in ((doubtful, found), (low, 1200.0)):
+            told = np.concatenate([logits[..., :-1] - melody_cost(melody), logits[..., -1:]], axis=-1)
+            log_pitch, _ = PitchDecoder(1)(told)
+            np.testing.assert_allclose(cents_of(log_pitch), expected, atol=2)
