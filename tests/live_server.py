@@ -15,9 +15,11 @@ def serving(live):
         server = uvicorn.Server(configuration(live, own_names("127.0.0.1")))
         thread = threading.Thread(target=server.run, args=([listening],))
         thread.start()
-        yield f"127.0.0.1:{listening.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
+        try:
+            yield f"127.0.0.1:{listening.getsockname()[1]}"
+        finally:  # otherwise a test that fails would wait for the thread for ever
+            server.should_exit = True
+            thread.join()
 
 
 class Watched:
