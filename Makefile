@@ -40,11 +40,13 @@ demo: $(INSTALLED)
 live: $(INSTALLED)
 	python -m melnet live
 
-# In two parts, since a process keeps in memory all that XLA has compiled in it. A worker that crashed is not replaced:
-# pytest-xdist may then wait for ever for the rest of its file.
+# In three parts, since a process keeps in memory all that XLA has compiled in it, some gigabytes. A worker that crashed is
+# not replaced: pytest-xdist may then wait for ever for the rest of its file.
+PYTEST := python -m pytest -n auto --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
 test: $(INSTALLED)
-	python -m pytest -n auto --max-worker-restart 0 --dist loadfile --no-loadscope-reorder tests/melnet melnet
-	python -m pytest -n auto --max-worker-restart 0 --dist loadfile --no-loadscope-reorder --ignore tests/melnet tests
+	$(PYTEST) tests/melnet/model tests/melnet/training
+	$(PYTEST) --ignore tests/melnet/model --ignore tests/melnet/training tests/melnet melnet
+	$(PYTEST) --ignore tests/melnet tests
 
 # Kills, full disks, floods, fuzzes, trainings together; half an hour, or with FAULTS=bounded some minutes.
 test-faults: $(INSTALLED)
