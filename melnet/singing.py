@@ -411,7 +411,7 @@ class Model:
         return [score] if isinstance(score, Score) else score
 
     def tracks(self, scores: Sequence[Score], count: int) -> FrameTracks:
-        """What ``count`` samples sing, who take turns: (count, frames of the longest score, ...)."""
+        """Condition tracks of ``count`` samples, which take the scores in turn: (count, frames of the longest, ...)."""
         told = self.config.frame_conditioning
         assert told
         frames = max(score.frames for score in scores)

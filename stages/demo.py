@@ -23,9 +23,9 @@ def demo(params: Params) -> None:
     digits = max(2, len(str(settings.files)))
     length = settings.minutes * 60 / settings.files
     with atomic_folder(DEMO, needed=int(settings.minutes * 60 * settings.sample_rate * 2)) as folder:
-        paths = [folder.absolute() / f"song-{number + 1:0{digits}}.wav" for number in range(settings.files)]
         tasks = [
-            SongTask(path, settings.seed, n, length, settings.sample_rate) for n, path in enumerate(paths, start=1)
+            SongTask(folder.absolute() / f"song-{n:0{digits}}.wav", settings.seed, n, length, settings.sample_rate)
+            for n in range(1, settings.files + 1)
         ]
         written = parallel(
             write_song,

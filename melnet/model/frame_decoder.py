@@ -116,9 +116,9 @@ class TimeDelayed:
 
     def __init__(self, layer: "TimeDelayedLayer", batch: int) -> None:
         self._time, self._both, self._matmul = Cell([layer.time]), Cell([layer.up, layer.down]), layer.time.matmul
-        cells = [Cell([cell]) for cell in (layer.time, layer.up, layer.down)]
-        self._kernel = ops.concatenate([block for cell in cells for block in cell.kernels], axis=-1)
-        self._bias = ops.concatenate([block for cell in cells for block in cell.biases], axis=-1)
+        cells = layer.time, layer.up, layer.down
+        self._kernel = ops.concatenate([cell.kernel * 1.0 for cell in cells], axis=-1)
+        self._bias = ops.concatenate([cell.biases()[0] * 1.0 for cell in cells], axis=-1)
         self._project = ops.concatenate([layer.project_time.kernel * 1.0, layer.project_frequency.kernel * 1.0])
         self._project_bias = ops.convert_to_tensor(layer.project_time.bias)
         self._initial = self._both.initial_state(batch)
@@ -185,6 +185,7 @@ class FrameDecoder:
         self._cells = [Cell([layer.up]) for layer in layers]
         # Of each layer and of the head: what its input is multiplied with, in blocks, and what is added to the product.
         self._kernels = [*(cell.kernels for cell in self._cells), [ops.convert_to_tensor(tier.head.kernel)]]
+        self._joined = [ops.concatenate(blocks, axis=-1) for blocks in self._kernels]
         self._biases = [*(cell.biases for cell in self._cells), [ops.convert_to_tensor(tier.head.bias)]]
         # What of the input of each is the same for all frames, and what the value of the band below is multiplied with.
         self._offsets = [ops.convert_to_tensor(tier.frequency_input.bias)]
@@ -260,12 +261,14 @@ class FrameDecoder:
         return unrolled(0, self._bands, bands, start, UNROLL)[-1]
 
     def _known(self, contexts: Sequence[Tensor], condition: Tensor) -> list[Tensor]:
-        """What of each layer and of the head is known before a band is drawn, each (bands, batch or 1, columns)."""
+        """The part of each layer's gates, and of the head, that is known before any band is drawn.
+
+        Each is (bands, batch or 1, columns), without the bias.
+        """
         inputs = [condition + offset for offset in self._offsets]
         inputs = [*(x + context for x, context in zip(inputs, contexts, strict=False)), inputs[-1]]
-        kernels = [ops.concatenate(blocks, axis=-1) for blocks in self._kernels]
         products = [*(cell.cell.matmul for cell in self._cells), ops.matmul]  # the head's is in float32
-        return [matmul(x, kernel) for matmul, x, kernel in zip(products, inputs, kernels, strict=True)]
+        return [matmul(x, kernel) for matmul, x, kernel in zip(products, inputs, self._joined, strict=True)]
 
 
 def _sums(a: Blocks, b: Blocks) -> Blocks:

@@ -254,7 +254,7 @@ def unrolled(
     *,
     backwards: bool = False,
 ) -> Any:
-    """What is carried through the steps from ``first`` to before ``last``.
+    """Make the steps from ``first`` to before ``last``; gives what ``carried`` becomes.
 
     ``advance(at, count, carried)`` makes ``count`` steps from ``at`` on: ``unroll`` of them in each pass of a loop, and
     those that remain at the end.

@@ -19,17 +19,24 @@ def log_mels(rng):
 
 @pytest.mark.parametrize("sizes", [[1] * 150, [7] * 22, [100, 50], [149, 1]])
 def test_a_stream_gives_the_audio_of_the_whole(small_vocoder, log_mels, sizes):
-    melody = np.tile(np.array([np.log(300.0), 1.0], np.float32), (2, 100, 1))  # shorter than the spectrograms
-    whole = small_vocoder(log_mels, seed=3, melody=melody)
+    whole = small_vocoder(log_mels, seed=3)
     assert whole.shape == (2, 149 * 512) and np.abs(whole).max() > 0.01
-    assert np.abs(whole - small_vocoder(log_mels, seed=3)).max() > 0.01
-    stream = small_vocoder.stream(2, seed=3, melody=melody)
+    stream = small_vocoder.stream(2, seed=3)
     pieces = [stream.push(piece) for piece in np.split(log_mels, np.cumsum(sizes)[:-1], axis=1)]
     audio = np.concatenate([*pieces, stream.finish()], axis=1)
     assert audio.shape == whole.shape
     np.testing.assert_allclose(audio, whole, atol=1e-4 * np.abs(whole).max())
     with pytest.raises(ValueError, match="finished"):
         stream.push(log_mels)
+
+
+def test_a_melody_is_followed_in_streams_too(small_vocoder, log_mels):
+    melody = np.tile(np.array([np.log(300.0), 1.0], np.float32), (2, 100, 1))  # shorter than the spectrograms
+    whole = small_vocoder(log_mels, seed=3, melody=melody)
+    assert np.abs(whole - small_vocoder(log_mels, seed=3)).max() > 0.01
+    stream = small_vocoder.stream(2, seed=3, melody=melody)
+    audio = np.concatenate([stream.push(log_mels[:, :70]), stream.push(log_mels[:, 70:]), stream.finish()], axis=1)
+    np.testing.assert_allclose(audio, whole, atol=1e-4 * np.abs(whole).max())
 
 
 def test_a_stream_is_not_far_behind(small_vocoder, log_mels):
