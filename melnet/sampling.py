@@ -177,6 +177,7 @@ class Sampler:
         singers: np.ndarray | None = None,
         prime: np.ndarray | None = None,
         tracks: FrameTracks | None = None,
+        text: np.ndarray | None = None,
         on_frame: OnFrame = lambda: None,
     ) -> np.ndarray:
         """Draw ``count`` spectrograms of ``frames`` frames; equal seeds give equal samples.
@@ -193,6 +194,8 @@ class Sampler:
         tracks
             What each sample is to sing, (count, any number of frames, ...), from its first frame on; None if that is
             left to the model, as it is in all other frames.
+        text : (count, symbols), int32
+            What each sample is to sing, without times, see :mod:`melnet.model.text`; None if that is left to the model.
         on_frame
             Called :meth:`steps` times, from several threads; on an accelerator after a chunk, for all of its frames.
 
@@ -223,7 +226,8 @@ class Sampler:
                 for _ in range(number * eights):
                     on_frame()
 
-            condition = self._conditioner(drawn_singers, sung)
+            sung_text = None if text is None else np.resize(text[first : first + group], (group, text.shape[1]))
+            condition = self._conditioner(drawn_singers, sung, sung_text)
             return self._continue(known, drawn_frames, noises, condition, settings, chunk, on_frames)
 
         with ThreadPoolExecutor(threads) as pool:
@@ -275,8 +279,10 @@ class Sampler:
             known = self._continue(known, block, noises, conditioner, settings, chunk, at=at)
             yield known[0]
 
-    def _conditioner(self, singers: np.ndarray, tracks: FrameTracks | None) -> Conditioner:
-        """See :data:`Conditioner`, for the singers (group,) and what they sing, (group, frames, ...)."""
+    def _conditioner(
+        self, singers: np.ndarray, tracks: FrameTracks | None, text: np.ndarray | None = None
+    ) -> Conditioner:
+        """See :data:`Conditioner`, for the singers (group,), what they sing, (group, frames, ...), and their texts."""
         tiers = len(self.tiers)
 
         def condition(i: int, first: int, last: int, context: np.ndarray | None) -> dict[str, Tensor]:
@@ -284,10 +290,13 @@ class Sampler:
             inputs: Inputs = {"singer": singers, **tier.unknown(len(singers))}
             if context is not None:
                 inputs["context"] = context
+            if text is not None:
+                inputs["text"] = text
             if tracks:
                 ahead = tier.lookahead * int(frame_rows(*index).step)
                 inputs |= tier_tracks(tracks.span(first, last + ahead).inputs(), last - first, index)
-            return self._condition[i](inputs) if tier.singers or tier.sung or context is not None else {}
+            told = tier.singers or tier.sung or tier.reader or context is not None
+            return self._condition[i](inputs) if told else {}
 
         return condition
 

@@ -209,7 +209,9 @@ class FrameDecoder:
         ``sample_fn`` is also called for all bands at once, with parameters (bands, batch, 3 K) and None for the band.
         """
         tier, condition = self._tier, condition or {}
-        by_time, whole = tier._time_inputs(ops.expand_dims(ops.transpose(state.frame), 0), condition)
+        last_frame = ops.expand_dims(ops.transpose(state.frame), 0)
+        condition, reading = tier._read(last_frame, state, condition)
+        by_time, whole = tier._time_inputs(last_frame, condition)
         features, whole = by_time[0], None if whole is None else whole[0]
         contexts, time_delayed, centralised = [], [], []
         for i, layer in enumerate(self._time_delayed):
@@ -223,7 +225,7 @@ class FrameDecoder:
             contexts.append(context)
         parameters = self._draw(contexts, sample_fn, tier._frequency_condition(condition)[0])
         frame = ops.transpose(sample_fn(parameters, None))
-        return type(state)(frame, time_delayed, centralised), ops.transpose(parameters, (1, 0, 2))
+        return type(state)(frame, time_delayed, centralised, reading), ops.transpose(parameters, (1, 0, 2))
 
     def _draw(self, contexts: Sequence[Tensor], sample_fn: "SampleFn", condition: Tensor) -> Tensor:
         """Mixture parameters (bands, batch, 3 K), each drawn from before the next.

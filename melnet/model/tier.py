@@ -10,7 +10,8 @@ weights serve three passes:
 Each tier after the first is conditioned on the earlier ones: the feature-extraction network reads their values, and its
 features are added to the inputs of the time-delayed and the frequency-delayed stack. A tier that knows singers embeds
 the singer and adds a projection of the embedding to the input of every stack. What is to be sung, melody and phonemes,
-is added in the same way, frame by frame (:mod:`melnet.model.conditions`).
+is added in the same way, frame by frame (:mod:`melnet.model.conditions`). A first tier can also read a text, whose
+place at each frame it finds by itself (:mod:`melnet.model.text`).
 
 Unlike the paper's, a tier also has an embedding of each band, added to the inputs of the time-delayed and the
 frequency-delayed stack. Without it the stacks could tell bands apart only by counting steps.
@@ -40,6 +41,7 @@ from melnet.model.stacks import (
     run_all,
     swap_axes,
 )
+from melnet.model.text import PADDING, ReadingState, TextReader, lengths
 
 SampleFn: TypeAlias = Callable[[Tensor, Any], Tensor]
 """gives the values (batch,) of a band, from its mixture parameters (batch, 3 K) and its index"""
@@ -48,7 +50,8 @@ FrameStep: TypeAlias = Callable[["DecoderState", SampleFn, dict[str, Tensor]], t
 Inputs: TypeAlias = dict[str, Tensor]
 """``x`` (batch, frames, bands), which the tier models; for a tier with context also ``context``, shaped like ``x``, the
 interleaved values of the earlier tiers; for a tier with singers also ``singer``, int32 (batch,); for a tier that is
-told what to sing ``melody`` and ``phonemes``, see :class:`melnet.model.conditions.FrameConditions`"""
+told what to sing ``melody`` and ``phonemes``, see :class:`melnet.model.conditions.FrameConditions`; for a tier that
+reads a text ``text``, int32 (batch, symbols), symbols counted from 1 and then zeros"""
 
 
 class DecoderState(NamedTuple):
@@ -60,6 +63,8 @@ class DecoderState(NamedTuple):
     """for each layer the state of the RNN over time, each tensor (bands * batch, hidden)"""
     centralised: list[State]
     """for each layer its state, each tensor (batch, hidden); empty in a tier without this stack"""
+    reading: list[ReadingState]
+    """how far the text has been read; empty in a tier that reads none"""
 
 
 @keras.saving.register_keras_serializable("melnet")
@@ -82,6 +87,9 @@ class Tier(backend.Model):
     melody, phonemes, lookahead
         Whether the tier is told the melody; the number of phoneme indices, 0 if it is told none; and how many frames
         ahead it is told both.
+    text, text_speed
+        Number of symbol indices of the text that a first tier reads, 0 if it reads none; and the symbols per frame that
+        it begins to learn with, which should be what texts have on average.
     recompute
         See :class:`melnet.model.recurrent.Recurrent`: it changes memory and time of training, not its results.
     precision
@@ -107,6 +115,8 @@ class Tier(backend.Model):
         melody: bool = False,
         phonemes: int = 0,
         lookahead: int = 0,
+        text: int = 0,
+        text_speed: float = 0.2,
         recompute: bool = False,
         precision: Precision = "float32",
         **kwargs: Any,
@@ -115,7 +125,10 @@ class Tier(backend.Model):
         self.bands, self.hidden, self.num_components, self.min_sigma = bands, hidden, num_components, min_sigma
         self.cell, self.singers, self.recompute = cell, singers, recompute
         self.melody, self.phonemes, self.lookahead = melody, phonemes, lookahead
+        self.text, self.text_speed = text, text_speed
         self.precision: Precision = precision
+        if text and feature_layers:
+            raise ValueError("text: only a first tier reads one, without feature_layers")
         kind: Any = CELLS[cell]
         kernel_choice.accelerated(kind)  # decided here, since it cannot be while a function is traced
         rnn, dense = partial(kind, recompute=recompute, precision=precision), Dense
@@ -147,6 +160,10 @@ class Tier(backend.Model):
             condition += [f"sung_to_{stack}" for stack in stacks]
             names = ("bands_to_time", "bands_to_frequency")
             self.band_conditions = {name: dense(hidden, use_bias=False, name=name) for name in names}
+        self.reader = None
+        if text:
+            self.reader = TextReader(hidden, bands, text, text_speed, rnn, name="text")
+            condition += [f"text_to_{stack}" for stack in stacks]
         self.conditions = {name: dense(hidden, precision=precision, use_bias=False, name=name) for name in condition}
         self.head = dense(3 * num_components, name="head")
         self.build((None, None, bands))
@@ -165,6 +182,8 @@ class Tier(backend.Model):
             layer.build((None, self.hidden))
         if self.sung:
             self.sung.build(None)
+        if self.reader:
+            self.reader.build(None)
         for layer in self.band_conditions.values():
             layer.build((None, BAND_FEATURES))
         self.band_embedding = self.add_weight(
@@ -180,11 +199,15 @@ class Tier(backend.Model):
         """Unconstrained mixture parameters (batch, frames, bands, 3 K) of every element of x.
 
         The parameters of element (t, f) depend on the frames of x before t, on the bands below f in frame t, on the
-        whole context, on the singer, and on what is sung up to frame t + ``lookahead``, and on nothing else.
+        whole context, on the singer, on what is sung up to frame t + ``lookahead`` and on the text, and on nothing
+        else.
         """
         condition = self.condition(inputs)
         x = ops.transpose(inputs["x"], (1, 2, 0))  # (frames, bands, batch)
-        by_time, whole = self._time_inputs(_one_frame_back(x), condition)
+        one_frame_back = _one_frame_back(x)
+        if self.reader:
+            condition = self._told(condition, self.reader(one_frame_back, *_of_text(condition))[0])
+        by_time, whole = self._time_inputs(one_frame_back, condition)
         one_band_down = ops.pad(x[:, :-1], ((0, 0), (1, 0), (0, 0)))
         by_frequency = swap_axes(self._frequency_input(one_band_down, self._frequency_condition(condition)))
         delayed = swap_axes(by_time)  # (bands, frames, batch, hidden)
@@ -205,13 +228,28 @@ class Tier(backend.Model):
                 context = delayed + ops.expand_dims(whole, 0)
         return ops.transpose(self.head(by_frequency), (2, 1, 0, 3))  # from (bands, frames, batch, 3 K)
 
+    def alignment(self, inputs: Inputs) -> Tensor:
+        """Attention weights (batch, frames, symbols) of the text at each frame; each frame's sum to one.
+
+        Raises
+        ------
+        ValueError
+            The tier reads no text.
+        """
+        if not self.reader:
+            raise ValueError("alignment: the tier reads no text")
+        one_frame_back = _one_frame_back(ops.transpose(inputs["x"], (1, 2, 0)))
+        return ops.transpose(self.reader(one_frame_back, *_of_text(self.condition(inputs)))[1], (1, 0, 2))
+
     def condition(self, inputs: Inputs) -> dict[str, Tensor]:
         """Features of all inputs but ``x`` that are added to the inputs of the stacks, by stack.
 
         Returns
         -------
         ``time`` and ``frequency`` for the time-delayed and the frequency-delayed stack, each (frames or 1, bands or 1,
-        batch, hidden); ``frame`` for the centralised stack, (frames or 1, batch, hidden)
+        batch, hidden); ``frame`` for the centralised stack, (frames or 1, batch, hidden). For a tier that reads a text
+        also the features of its ``symbols``, (1, symbols, batch, hidden), and their number ``length``, (1, batch): what
+        they add depends on the frames.
         """
         added: dict[str, list[Tensor]] = {"time": [], "frequency": [], "frame": [], "features": []}
 
@@ -236,7 +274,18 @@ class Tier(backend.Model):
         sums: dict[str, Tensor] = {
             stack: sum(terms[1:], terms[0]) for stack, terms in added.items() if terms and stack != "features"
         }
-        return sums | {"frame": sums["frame"][:, 0]} if "frame" in sums else sums
+        if "frame" in sums:
+            sums["frame"] = sums["frame"][:, 0]
+        if self.reader:
+            symbols, length = self.reader.encode(inputs["text"]), lengths(inputs["text"])
+            sums |= {"symbols": ops.expand_dims(symbols, 0), "length": ops.expand_dims(length, 0)}
+        return sums
+
+    def _told(self, condition: dict[str, Tensor], contexts: Tensor) -> dict[str, Tensor]:
+        """What is added to the inputs of the stacks, with the contexts of a text, (frames, batch, hidden)."""
+        added = {stack: self.conditions[f"text_to_{stack}"](contexts) for stack in ("time", "frequency", "frame")}
+        added |= {stack: ops.expand_dims(added[stack], 1) for stack in ("time", "frequency")}
+        return condition | {stack: condition.get(stack, 0.0) + terms for stack, terms in added.items()}
 
     def unknown(self, batch: int) -> dict[str, np.ndarray]:
         """Inputs that say that what is sung is not known: one frame, which stands for any number of them."""
@@ -245,6 +294,8 @@ class Tier(backend.Model):
             inputs["melody"] = np.tile(np.array([0, UNKNOWN], np.float32), (batch, frames, 1))
         if self.phonemes:
             inputs["phonemes"] = np.full((batch, frames), ABSENT, np.int32)
+        if self.text:
+            inputs["text"] = np.full((batch, 1), PADDING, np.int32)
         return inputs
 
     @staticmethod
@@ -277,6 +328,7 @@ class Tier(backend.Model):
             frame=ops.zeros((batch, self.bands), self.compute_dtype),
             time_delayed=[layer.time.initial_state(self.bands * batch) for layer in self.time_delayed],
             centralised=[layer.time.initial_state(batch) for layer in self.centralised],
+            reading=[self.reader.initial(batch)] if self.reader else [],
         )
 
     def prefill(self, x: Tensor, condition: dict[str, Tensor]) -> DecoderState:
@@ -286,8 +338,10 @@ class Tier(backend.Model):
         frames.
         """
         one_frame_back = _one_frame_back(ops.transpose(x, (1, 2, 0)))
-        _, time_delayed, centralised = self._advance(one_frame_back, self.initial(ops.shape(x)[0]), condition)
-        return DecoderState(x[:, -1], time_delayed, centralised)
+        state = self.initial(ops.shape(x)[0])
+        condition, reading = self._read(one_frame_back, state, condition)
+        _, time_delayed, centralised = self._advance(one_frame_back, state, condition)
+        return DecoderState(x[:, -1], time_delayed, centralised, reading)
 
     def frame_step(
         self,
@@ -304,10 +358,20 @@ class Tier(backend.Model):
         """
         condition = condition or {}
         last_frame = ops.expand_dims(ops.transpose(state.frame), 0)  # (1, bands, batch)
+        condition, reading = self._read(last_frame, state, condition)
         contexts, time_delayed, centralised = self._advance(last_frame, state, condition)
         by_band = ops.stack([context[0] for context in contexts], axis=1)
         frame, parameters = self._bands(by_band, sample_fn, self._frequency_condition(condition))
-        return DecoderState(frame, time_delayed, centralised), parameters
+        return DecoderState(frame, time_delayed, centralised, reading), parameters
+
+    def _read(
+        self, one_frame_back: Tensor, state: DecoderState, condition: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], list[ReadingState]]:
+        """What is added to the stacks with what is read of the text at the next frames, and the state after them."""
+        if not self.reader:
+            return condition, state.reading
+        contexts, reading = self.reader.advance(one_frame_back, *_of_text(condition), state.reading[0])
+        return self._told(condition, contexts), [reading]
 
     def _advance(
         self, one_frame_back: Tensor, state: DecoderState, condition: dict[str, Tensor]
@@ -361,7 +425,7 @@ class Tier(backend.Model):
 
     def get_config(self) -> dict[str, Any]:
         stored = ["bands", "hidden", "num_components", "min_sigma", "cell", "singers", "recompute", "precision"]
-        stored += ["melody", "phonemes", "lookahead"]
+        stored += ["melody", "phonemes", "lookahead", "text", "text_speed"]
         counts = {"layers": len(self.time_delayed), "feature_layers": len(self.features)}
         return {**super().get_config(), **counts, **{name: getattr(self, name) for name in stored}}
 
@@ -369,3 +433,7 @@ class Tier(backend.Model):
 def _one_frame_back(x: Tensor) -> Tensor:
     """Each frame of x (frames, bands, batch) one frame later, after a frame of zeros."""
     return ops.pad(x[:-1], ((1, 0), (0, 0), (0, 0)))
+
+
+def _of_text(condition: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    return condition["symbols"][0], condition["length"][0]

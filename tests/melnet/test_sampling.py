@@ -99,6 +99,19 @@ def test_singers_do_not_reach_each_other(sampler, samples):
     assert (other[1] != samples[1]).mean() > 0.5
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+def test_texts_do_not_reach_each_other(chunked):
+    rng = np.random.default_rng(7)
+    tier = Tier(bands=BANDS, layers=1, hidden=8, num_components=3, min_sigma=0.02, text=6)
+    tier.set_weights([rng.normal(scale=0.3, size=w.shape).astype("float32") for w in tier.get_weights()])
+    sampler = Sampler([tier], LOW, HIGH, chunked=chunked)
+    text = np.array([[5, 1, 2, 0], [3, 4, 1, 2], [5, 1, 2, 0]], np.int32)
+    first, other = (sampler.sample(3, 7, seed=5, text=rows) for rows in (text, text[[0, 0, 2]]))
+    np.testing.assert_array_equal(first[[0, 2]], other[[0, 2]])
+    assert np.abs(first[1] - other[1]).max() > 1e-3
+    assert np.abs(first - sampler.sample(3, 7, seed=5)).max(axis=(1, 2)).min() > 1e-3
+
+
 def test_a_longer_sample_of_one_tier_begins_with_the_shorter():
     """With several tiers it does not, because later tiers see all frames of the earlier ones."""
     sampler = Sampler(make_tiers(1), LOW, HIGH)

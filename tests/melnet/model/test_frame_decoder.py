@@ -31,15 +31,21 @@ def test_a_later_tier_has_no_centralised_stack():
     _compare(fixed(_tier(3, 2, feature_layers=1)), {"time": (1, 3, BATCH), "frequency": (1, 3, BATCH)}, 1e-5)
 
 
+def test_it_reads_the_text_that_the_tier_reads():
+    tier = fixed(_tier(3, 2, feature_layers=0, text=4))
+    _compare(tier, {"symbols": (1, 6, BATCH)}, 1e-5, length=np.array([[6, 2, 4]], "float32"))
+
+
 def _tier(bands, layers, **others):
     return Tier(bands=bands, layers=layers, hidden=HIDDEN, num_components=2, min_sigma=0.02, **others)
 
 
-def _compare(tier, conditions, tolerance):
+def _compare(tier, conditions, tolerance, **others):
     """Draw two frames both ways; ``conditions`` has the shape of the features that each stack is told."""
     rng = np.random.default_rng(5)
     draws = rng.normal(size=(tier.bands, BATCH)).astype("float32")
     condition = {name: rng.normal(size=(*shape, HIDDEN)).astype("float32") for name, shape in conditions.items()}
+    condition |= others
 
     def sample_fn(parameters, f):
         noise = draws if f is None else row(draws, f)
@@ -49,7 +55,7 @@ def _compare(tier, conditions, tolerance):
         frame_step = FrameDecoder(tier, BATCH) if decoder else tier.frame_step
         state, first = frame_step(tier.initial(BATCH), sample_fn, condition)
         state, second = frame_step(state, sample_fn, condition)
-        return first, second, state.frame, state.time_delayed, state.centralised
+        return first, second, state.frame, state.time_delayed, state.centralised, state.reading
 
     expected, found = (compiled(lambda given, decoder=d: drawn(given, decoder))(condition) for d in (False, True))
     _equal(found, expected, tolerance)

@@ -21,18 +21,22 @@ from melnet.model.multiscale import (
 from melnet.model.recurrent import row
 from melnet.model.tier import Tier
 
-BATCH, SINGERS, PHONEMES = 2, 3, 5
+BATCH, SINGERS, PHONEMES, SYMBOLS = 2, 3, 5, 7
 FIRST = 3, 2  # frames and bands of the first tier; each later one doubles one of them, whatever the number of tiers
 LOOKAHEAD = 2  # frames of a tier
-# Numbers of tiers, their cells, whether they are conditioned on singers, and whether they are told what to sing.
+TEXT = np.array([[3, 1, 6, 2], [5, 4, 0, 0]], np.int32)
+# Numbers of tiers, their cells, whether they are conditioned on singers, whether they are told what to sing, and
+# whether they read a text.
 TIERS = [
-    (1, "gru", True, False),
-    (1, "lstm", False, True),
-    (2, "lstm", True, True),
-    (3, "lstm", False, False),
-    (4, "gru", False, True),
-    (5, "lstm", True, False),
-    (6, "lstm", False, False),
+    (1, "gru", True, False, False),
+    (1, "lstm", False, True, False),
+    (1, "lstm", True, False, True),
+    (1, "gru", False, True, True),
+    (2, "lstm", True, True, False),
+    (3, "lstm", False, False, False),
+    (4, "gru", False, True, False),
+    (5, "lstm", True, False, False),
+    (6, "lstm", False, False, False),
 ]
 MODELS = (1, 2, 3, 6)  # numbers of tiers in a model
 
@@ -42,7 +46,7 @@ def size(tiers):
     return tuple(first * divisor for first, divisor in zip(FIRST, divisors(tiers), strict=True))
 
 
-def make_tier(number, cell="lstm", singers=False, sung=False):
+def make_tier(number, cell="lstm", singers=False, sung=False, text=False):
     tier = Tier(
         bands=shape(number, number, *size(number)).bands,
         layers=2,
@@ -55,6 +59,8 @@ def make_tier(number, cell="lstm", singers=False, sung=False):
         melody=sung,
         phonemes=PHONEMES if sung else 0,
         lookahead=LOOKAHEAD if sung else 0,
+        text=SYMBOLS if text else 0,
+        text_speed=0.5,
     )
     # Far from its small initial weights, so that every path carries weight.
     rng = np.random.default_rng(7)
@@ -66,7 +72,7 @@ def inputs(x, number, tiers):
     """Inputs of a tier from whole spectrograms."""
     singers = np.arange(x.shape[0], dtype=np.int32) % SINGERS
     ahead = LOOKAHEAD * frame_rows(number, tiers).step
-    return inputs_and_target(x, singers, TierIndex(number, tiers), sung(x.shape[1] + ahead))[0]
+    return inputs_and_target(x, singers, TierIndex(number, tiers), sung(x.shape[1] + ahead))[0] | {"text": TEXT}
 
 
 def sung(frames):
@@ -80,8 +86,8 @@ def sung(frames):
 @pytest.fixture(scope="module", params=TIERS, ids=str)
 def placed(request):
     """A tier and its number."""
-    number, cell, singers, sung = request.param
-    return make_tier(number, cell, singers, sung), number
+    number, *options = request.param
+    return make_tier(number, *options), number
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +104,7 @@ def gradient(placed):
     def of_whole(x, weights, tiers):
         given = inputs(x, number, tiers)
         both = np.stack([given["x"], given.get("context", np.zeros_like(given["x"]))])
-        others = {name: given[name] for name in ("singer", "melody", "phonemes")}
+        others = {name: given[name] for name in ("singer", "melody", "phonemes", "text")}
         found = ops.convert_to_numpy(compiled_gradient(both, others, weights)[0])
         whole = np.zeros_like(x)
         for part, values in zip(target_and_context(whole, number, tiers), found, strict=True):  # views
@@ -273,6 +279,72 @@ def test_what_is_sung_reaches_every_stack(number, rng):
         weight.assign(value)
 
 
+def test_the_alignment_depends_on_earlier_frames_and_on_the_number_of_symbols_alone(rng):
+    tier = make_tier(1, text=True)
+    frames, bands = size(1)
+    x = rng.normal(size=(BATCH, frames, bands)).astype("float32")
+    alignment = compiled(tier.alignment)
+    whole = ops.convert_to_numpy(alignment({"x": x, "text": TEXT}))
+    np.testing.assert_allclose(whole.sum(axis=-1), 1, atol=1e-6)
+    assert not whole[TEXT[:, None].repeat(frames, axis=1) == 0].any()
+    gradient = gradients(lambda x, weights: ops.sum(tier.alignment({"x": x, "text": TEXT}) * weights))
+    for t in range(frames):
+        weights = np.zeros_like(whole)
+        weights[0, t, 1] = 1
+        reached = ops.convert_to_numpy(gradient(x, weights)[0]) != 0
+        assert reached[0, :t].all() and not reached[0, t:].any() and not reached[1].any()
+    other, shorter = TEXT.copy(), TEXT.copy()
+    other[:, 0], shorter[0, -1] = 4, 0
+    np.testing.assert_array_equal(ops.convert_to_numpy(alignment({"x": x, "text": other})), whole)
+    difference = np.abs(ops.convert_to_numpy(alignment({"x": x, "text": shorter})) - whole).max(axis=(1, 2))
+    assert difference[0] > 0 and difference[1] == 0
+
+
+@pytest.mark.parametrize("stack", ["time", "frequency", "frame"])
+def test_the_text_reaches_every_stack(stack, rng):
+    """Without any one of the projections of its contexts, a tier's output is another."""
+    tier = make_tier(1, text=True)
+    given = inputs(rng.normal(size=(BATCH, *size(1))).astype("float32"), 1, 1)
+    mixtures = compiled(tier, tier.weights)
+    whole = ops.convert_to_numpy(mixtures(given))
+    [projection] = [weight for weight in tier.weights if f"/text_to_{stack}/" in weight.path]
+    projection.assign(0 * ops.convert_to_numpy(projection))
+    assert np.abs(ops.convert_to_numpy(mixtures(given)) - whole).max() > 1e-3
+
+
+def test_every_symbol_reaches_all_frames_of_its_own_spectrogram(rng):
+    tier = make_tier(1, text=True)
+    given = inputs(rng.normal(size=(BATCH, *size(1))).astype("float32"), 1, 1)
+    mixtures = compiled(tier, tier.weights)
+    whole = ops.convert_to_numpy(mixtures(given))
+    for at in range(TEXT.shape[1]):
+        changed = TEXT.copy()
+        changed[0, at] = changed[0, at] % (SYMBOLS - 1) + 1
+        reached = np.abs(ops.convert_to_numpy(mixtures({**given, "text": changed})) - whole).max(axis=(2, 3)) > 0
+        assert reached[0].all() and not reached[1].any()
+
+
+def test_an_unknown_text_adds_nothing(rng):
+    """A tier that is given no text is the tier without what the contexts add, however much padding it is given."""
+    tier = make_tier(1, text=True)
+    given = inputs(rng.normal(size=(BATCH, *size(1))).astype("float32"), 1, 1)
+    mixtures = compiled(tier, tier.weights)
+    unknown = ops.convert_to_numpy(mixtures(given | tier.unknown(BATCH)))
+    longer = ops.convert_to_numpy(mixtures(given | {"text": np.zeros_like(TEXT)}))
+    for weight in tier.weights:
+        if "/text_to_" in weight.path:
+            weight.assign(0 * ops.convert_to_numpy(weight))
+    for other in (longer, mixtures(given)):
+        np.testing.assert_allclose(unknown, ops.convert_to_numpy(other), atol=1e-6)
+
+
+def test_only_a_first_tier_reads_a_text():
+    with pytest.raises(ValueError, match="text: only a first tier"):
+        make_tier(2, text=True)
+    with pytest.raises(ValueError, match="reads no text"):
+        make_tier(1).alignment({})
+
+
 def test_an_unknown_melody_is_not_a_silent_one(rng):
     tier = make_tier(1, sung=True)
     given = inputs(rng.normal(size=(BATCH, *size(1))).astype("float32"), 1, 1)
@@ -295,7 +367,7 @@ def test_initial_states_are_trained():
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_config_round_trip(number):
-    tier = make_tier(number, "gru", singers=True)
+    tier = make_tier(number, "gru", singers=True, text=number == 1)
     twin = Tier.from_config(tier.get_config())
     assert [w.shape for w in twin.weights] == [w.shape for w in tier.weights]
     assert [w.path for w in twin.weights] == [w.path for w in tier.weights]
