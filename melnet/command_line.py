@@ -67,8 +67,11 @@ def sing(options: argparse.Namespace) -> None:
         raise CommandError(f"--inversion vocoder: {options.model} has no vocoder")
     started = time.monotonic()
     score = _score(options, model)
-    seconds = (None if score else 10.0) if options.seconds is None else options.seconds
-    frames = score.frames if score and seconds is None else model.frames(seconds or 0)
+    given = score or options.text
+    seconds = (None if given else 10.0) if options.seconds is None else options.seconds
+    frames = model.frames(seconds or 0)
+    if given and seconds is None:
+        frames = max(score.frames if score else 0, model.text_frames(options.text) if options.text else 0)
     progress = _Progress(model.steps(options.count, frames))
     audio = model.sing(
         seconds,
@@ -80,6 +83,7 @@ def sing(options: argparse.Namespace) -> None:
         prime=options.prime,
         prime_seconds=options.prime_seconds,
         score=score,
+        text=options.text,
         inversion=options.inversion,
         on_frame=progress,
     )
@@ -135,6 +139,7 @@ def info(options: argparse.Namespace) -> None:
         f"a frame every {1000 * mel.seconds_per_frame:.1f} ms",
         "audio": f"{mel.sample_rate} Hz",
         "told": " and ".join(config.frame_conditioning.conditions) if config.frame_conditioning else "nothing",
+        "reads": f"texts of {' '.join(config.alphabet.names)}" if config.alphabet else "no texts",
         "primes": f"at least {config.frames * mel.seconds_per_frame:.2f} s",
         "singers": ", ".join(model.singers) or "not named",
     }
@@ -215,7 +220,7 @@ def _parser() -> argparse.ArgumentParser:
 
     singing = command("sing", sing)
     singing.add_argument("--out", required=True, metavar="FILE", help="WAV file; - writes it to a pipe")
-    singing.add_argument("--seconds", type=_number(above=0), help="default: 10, or the length of the score")
+    singing.add_argument("--seconds", type=_number(above=0), help="default: 10, or the length of the score or text")
     singing.add_argument("--count", type=_whole(1), default=1, help="samples, each in a numbered file; default: 1")
     singing.add_argument(
         "--temperature", type=_number(least=0), default=0.9, help="lower is more conservative; default: 0.9"
@@ -230,6 +235,9 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="FILE",
         help="what is to be sung: MIDI, a melody as text, or a recording to follow",
+    )
+    singing.add_argument(
+        "--text", help="what is to be sung, without times: phonemes, separated by spaces, or characters"
     )
     singing.add_argument(
         "--transpose", type=_number(), default=0.0, metavar="SEMITONES", help="of the score; default: 0"

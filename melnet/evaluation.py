@@ -10,14 +10,26 @@ from melnet.baselines.band_mixture import BandMixture
 from melnet.baselines.linear_autoregression import LinearAutoregression
 from melnet.baselines.previous_frame import PreviousFrame
 from melnet.baselines.saved import Baselines
-from melnet.data.dataset import Normalisation, TrainingWindows, batches, draw, floored, steps_per_epoch
+from melnet.data.dataset import (
+    Normalisation,
+    TrainingWindows,
+    WindowTooLong,
+    batches,
+    draw,
+    floored,
+    steps_per_epoch,
+    stretches,
+)
 from melnet.data.shards import Shards
+from melnet.data.texts import Texts
 from melnet.data.tracks import Condition, FrameTracks, Tracks
 from melnet.likelihood import Likelihood
 from melnet.metrics.likelihood import MeanNll
-from melnet.model.multiscale import interleave
+from melnet.model.multiscale import divisors, interleave
 from melnet.model.tier import Tier
 from melnet.saved import ModelConfig
+
+TEXT_SECONDS = 5.0  # at most, of the windows that texts are judged on
 
 
 @threadpool_limits.wrap(1, "blas")  # the number of threads can change the last bit
@@ -41,11 +53,13 @@ def evaluate(
     test: Shards,
     batch_size: int,
     tracks: Tracks | None = None,
+    texts: Texts | None = None,
     on_batch: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
     """Mean negative log-likelihoods of the test split, in nats per element of the normalised log-mel.
 
-    ``tracks`` are those of all recordings, see :func:`melnet.saved.read_tracks`. ``on_batch`` is called twice for each
+    ``tracks`` and ``texts`` are those of all recordings, see :func:`melnet.saved.read_tracks` and
+    :func:`melnet.saved.read_texts`. ``on_batch`` is called twice for each
     batch of the test split, since as many batches are drawn from the train split.
 
     Returns
@@ -54,7 +68,8 @@ def evaluate(
     elements above the log floor; ``floored``, the share of the others; of the model and the best baseline
     ``..._log_mel``, in nats per element of the log-mel before normalisation; ``nll_train``, of the model on random
     windows of the train split; by tier ``tiers``, over the elements that the tier models; and for a model that is told
-    what is sung ``nll_without``, by the condition that is left out.
+    what is sung ``nll_without``, by the condition that is left out; for a model that reads texts ``text``, see
+    :func:`text_likelihood`.
     """
     normalisation = config.normalisation
     likelihood = Likelihood(tiers)
@@ -86,12 +101,43 @@ def evaluate(
     metrics: dict[str, Any] = dict(means.summary())
     if without:
         metrics["nll_without"] = {name: mean.summary()["nll"] for name, mean in without.items()}
+    if texts:
+        metrics["text"] = text_likelihood(config, likelihood, test, batch_size, tracks, texts)
     return {
         **metrics,
         **{f"{name}_log_mel": in_log_mel(metrics[name], normalisation) for name in ("nll", "baseline_linear_nll")},
         "nll_train": seen.summary()["nll"],
         "tiers": {name: mean.summary()["nll"] for name, mean in by_tier.items()},
     }
+
+
+def text_likelihood(
+    config: ModelConfig, likelihood: Likelihood, test: Shards, batch_size: int, tracks: Tracks | None, texts: Texts
+) -> dict[str, Any]:
+    """What texts are worth: the first tier's nats per element of windows that begin with an utterance.
+
+    Returns
+    -------
+    ``nll`` with the texts, ``nll_shuffled`` with those of other windows, ``nll_without`` without, and the number of
+    ``windows``; {} if the test split has no utterance that is long enough
+    """
+    # Half of the longest stretch leaves room for an utterance to begin after its start.
+    longest = max(stretch.frames for stretch in stretches(test))
+    frames = min(round(TEXT_SECONDS / config.mel.seconds_per_frame), longest // 2)
+    frames -= frames % divisors(len(config.tiers))[0]
+    try:
+        windows = TrainingWindows(test, frames, config.singers, tracks, texts)
+    except WindowTooLong:
+        return {}
+    means = {name: MeanNll() for name in ("nll", "nll_shuffled", "nll_without")}
+    steps = steps_per_epoch(windows.utterances, batch_size)
+    for batch in windows.batches(config.normalisation, batch_size, steps, seed=0, epoch=0):
+        assert batch.text is not None
+        given = (batch.text, np.roll(batch.text, 1, axis=0), np.zeros_like(batch.text))
+        for mean, text in zip(means.values(), given, strict=True):
+            nats = likelihood.by_tier(batch.x, batch.singers, batch.tracks, text)[0]
+            mean.update(np.zeros(nats.shape, bool), {"nll": nats})
+    return {name: mean.summary()["nll"] for name, mean in means.items()} | {"windows": steps * batch_size}
 
 
 def _left_out(config: ModelConfig) -> dict[str, Sequence[Condition]]:

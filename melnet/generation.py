@@ -12,7 +12,7 @@ from melnet.data.tracks import Tracks
 from melnet.prime import Prime
 from melnet.sampling import DEFAULT_TEMPERATURE, OnFrame
 from melnet.score import Score, with_loudness_of
-from melnet.singing import Invert, Model
+from melnet.singing import Invert, Model, Text
 
 JOINT_FRAMES = 8  # last frames of a prime that are turned into audio again, together with the sample that follows
 
@@ -140,6 +140,36 @@ def sing_score(
     singer_ids = model.singer_ids(singers, len(scores))
     melody = model.tracks(scores, len(scores)).melody
     audio = with_loudness_of(scores, invert(drawn, singer_ids, melody), model.config.mel)
+    return Generated(drawn, singer_ids, audio, [])
+
+
+def sing_texts(
+    model: Model,
+    generation: GenerationConfig,
+    invert: Invert,
+    texts: Text,
+    count: int,
+    singers: Sequence[str] = (),
+) -> Generated:
+    """Sing texts, which ``count`` samples take in turn; other parameters as in :func:`generate`.
+
+    Raises
+    ------
+    melnet.data.texts.TextsError
+        The model reads no texts, or does not know a symbol.
+    UnknownSinger
+        The model does not know a singer.
+    """
+    drawn = model.sample(
+        count=count,
+        temperature=generation.temperature,
+        top_components=generation.top_components,
+        seed=generation.seed,
+        singer=singers,
+        text=texts,
+    )
+    singer_ids = model.singer_ids(singers, count)
+    audio = model.silenced(invert(drawn, singer_ids), model.read_frames(drawn, texts, singer=singers))
     return Generated(drawn, singer_ids, audio, [])
 
 

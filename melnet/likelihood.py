@@ -41,11 +41,20 @@ class Likelihood:
 
         return compiled(score, tier.weights)
 
-    def by_tier(self, x: np.ndarray, singers: np.ndarray, tracks: FrameTracks | None = None) -> list[np.ndarray]:
-        """Nats of each tier's part, the first tier first; arguments as in :meth:`nats`."""
+    def by_tier(
+        self,
+        x: np.ndarray,
+        singers: np.ndarray,
+        tracks: FrameTracks | None = None,
+        text: np.ndarray | None = None,
+    ) -> list[np.ndarray]:
+        """Nats of each tier's part, the first tier first; arguments as in :meth:`nats`.
+
+        ``text`` int32 (batch, symbols) is what is sung, without times; None if that is not known.
+        """
         nats, told = [], tracks.inputs() if tracks else None
         for number, (tier, score) in enumerate(zip(self.tiers, self._scores, strict=True), start=1):
-            inputs, target = inputs_and_target(x, singers, TierIndex(number, len(self.tiers)), told)
+            inputs, target = inputs_and_target(x, singers, TierIndex(number, len(self.tiers)), told, text)
             inputs = tier.unknown(len(x)) | inputs
             nats.append(ops.convert_to_numpy(score(inputs, target)))
         return nats

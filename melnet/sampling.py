@@ -290,7 +290,7 @@ class Sampler:
             inputs: Inputs = {"singer": singers, **tier.unknown(len(singers))}
             if context is not None:
                 inputs["context"] = context
-            if text is not None:
+            if text is not None and tier.reader:
                 inputs["text"] = text
             if tracks:
                 ahead = tier.lookahead * int(frame_rows(*index).step)
@@ -340,7 +340,7 @@ class Sampler:
         """The state of tier ``i`` after its part (group, frames, bands) of the known frames."""
         frames = part.shape[1]
         if not frames:
-            return self.tiers[i].initial(len(part))
+            return self.tiers[i].initial(len(part), condition)
         return self._prefill[i](np.ascontiguousarray(part), self.tiers[i].condition_at(condition, 0, frames))
 
     def _frames(

@@ -20,8 +20,9 @@ from pydantic import TypeAdapter
 from melnet.audio.mel import MelSpec
 from melnet.data.atomic import atomic_write, write_json
 from melnet.data.dataset import Normalisation
+from melnet.data.texts import Alphabet, Texts, TextsError
 from melnet.data.tracks import Condition, Tracks, TracksError, Vocabulary
-from melnet.model.multiscale import TierIndex, shape, tier_lookahead
+from melnet.model.multiscale import TierIndex, frame_rows, shape, tier_lookahead
 from melnet.model.precision import Precision
 from melnet.model.tier import Tier
 from melnet.model_files import FORMAT, STRICT, ModelError, load_weights, read_settings, save_weights
@@ -79,6 +80,8 @@ class ModelConfig:
     normalisation: Normalisation
     frame_conditioning: FrameConditioning | None = None
     """None for a model that is told nothing of the frames"""
+    alphabet: Alphabet | None = None
+    """symbols of the texts that the first tier reads; None for a model that reads none"""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -96,7 +99,7 @@ class ModelConfig:
     def to_json(self) -> str:
         """The text of ``melnet.json``."""
         # Without conditions the file is the one that earlier versions wrote, and read.
-        left_out = None if self.frame_conditioning else {"frame_conditioning"}
+        left_out = {name for name in ("frame_conditioning", "alphabet") if getattr(self, name) is None}
         return json.dumps({"format": FORMAT, **_CONFIG.dump_python(self, exclude=left_out)}, indent=2) + "\n"
 
 
@@ -143,6 +146,8 @@ def build_tier(
     if seed is not None:
         keras.utils.set_random_seed(seed)
     index, told = config.tier_index(name), config.frame_conditioning
+    alphabet = config.alphabet if index.number == 1 else None
+    seconds_per_frame = config.mel.seconds_per_frame * frame_rows(*index).step
     return Tier(
         bands=shape(*index, config.frames, config.mel.n_mels).bands,
         layers=tier_config.layers,
@@ -155,6 +160,8 @@ def build_tier(
         melody=told is not None and "melody" in told.conditions,
         phonemes=told.vocabulary.size if told and "phonemes" in told.conditions else 0,
         lookahead=tier_lookahead(*index, told.lookahead) if told else 0,
+        text=alphabet.size if alphabet else 0,
+        text_speed=alphabet.symbols_per_second * seconds_per_frame if alphabet else 0.0,
         recompute=recompute,
         precision=precision,
         name=name.replace("-", "_"),
@@ -177,6 +184,23 @@ def read_tracks(config: ModelConfig, folder: Path) -> Tracks | None:
     if "phonemes" in told.conditions and tracks.spec.vocabulary.names != told.vocabulary.names:
         raise TracksError(f"{tracks.path}: has other {told.vocabulary.unit} than the model; train again")
     return tracks
+
+
+def read_texts(config: ModelConfig, folder: Path) -> Texts | None:
+    """The texts in a folder that a model reads; None for a model that reads none.
+
+    Raises
+    ------
+    melnet.data.texts.TextsError
+        The file cannot be used, or has other symbols than the model.
+    """
+    if config.alphabet is None:
+        return None
+    texts = Texts(folder)
+    texts.check(config.mel)
+    if texts.spec.alphabet.names != config.alphabet.names:
+        raise TextsError(f"{texts.path}: has other {config.alphabet.unit} than the model; train again")
+    return texts
 
 
 def save_config(folder: Path, config: ModelConfig) -> None:

@@ -12,15 +12,19 @@ from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 import soxr
+from keras import ops
 
 from melnet.audio.griffin_lim import mel_to_audio
 from melnet.audio.integrity import UnusableAudio
 from melnet.audio.spectrogram import log_mel
+from melnet.backend import Tensor, compiled
 from melnet.data.dataset import UnknownSinger, ids_of
+from melnet.data.texts import TextsError
 from melnet.data.tracks import CONDITIONS, FrameTracks
 from melnet.likelihood import Likelihood
+from melnet.model.multiscale import TierIndex, divisors, frame_rows, inputs_and_target
 from melnet.model.precision import Precision
-from melnet.model.tier import Tier
+from melnet.model.tier import Inputs, Tier
 from melnet.prime import PRIME_SECONDS, Prime, read_prime
 from melnet.sampling import DEFAULT_TEMPERATURE, OnFrame, Sampler, SamplingSettings
 from melnet.saved import ModelConfig
@@ -32,6 +36,9 @@ from melnet.vocoder.synthesis import Vocoder
 
 GRIFFIN_LIM_ITERATIONS = 32
 STREAMED_FRAMES = 4  # that a model of one tier draws at a time for a stream
+TEXT_MARGIN = 1.5  # times the frames that a text takes on average; what is sung after its end is silenced
+FADE_HOPS = 4
+READ_SECONDS = 0.3  # for which the last symbol of a text is read, the silence after it
 SCORED_SLICES = 16  # whose likelihood is computed at a time
 
 Singers: TypeAlias = str | Sequence[str] | None
@@ -40,6 +47,9 @@ WantedInversion: TypeAlias = Inversion | Literal["auto"]
 """``auto`` is the one that did better on the validation split, and Griffin-Lim without a vocoder"""
 Sung: TypeAlias = str | Path | Score | Sequence[Score]
 """what is to be sung: a score, the path of one, or several that samples take in turn"""
+Text: TypeAlias = str | Sequence[str]
+"""what is to be sung, without times: phonemes separated by spaces, or characters (:class:`melnet.data.texts.Alphabet`);
+several texts are taken in turn"""
 
 
 class Invert(Protocol):
@@ -113,20 +123,21 @@ class Model:
         prime: str | Path | Prime | None = None,
         prime_seconds: float = PRIME_SECONDS,
         score: Sung | None = None,
+        text: Text | None = None,
         inversion: WantedInversion = "auto",
         on_frame: OnFrame = lambda: None,
     ) -> np.ndarray:
         """Audio of new samples, float32 (count, samples), not limited to ±1.
 
-        Where a recording is followed, each sample also has its loudness.
+        Where a recording is followed, each sample also has its loudness. After the end of a text there is silence.
 
         Parameters
         ----------
         seconds
-            Of each sample; None: those of the score.
+            Of each sample; None: those of the score, or what the text takes.
         inversion
             ``vocoder``, ``griffin-lim`` or ``auto``.
-        count, temperature, top_components, seed, singer, prime, prime_seconds, score, on_frame
+        count, temperature, top_components, seed, singer, prime, prime_seconds, score, text, on_frame
             See :meth:`sample`, which also has the errors.
         """
         invert = self.inverter(inversion, seed)
@@ -144,10 +155,13 @@ class Model:
             prime=prime,
             prime_seconds=prime_seconds,
             score=scores,
+            text=text,
             on_frame=on_frame,
         )
         melody = self.tracks(scores, count).melody if scores else None
         audio = invert(log_mels, self.singer_ids(singer, count), melody)[:, :samples]
+        if text is not None:
+            audio = self.silenced(audio, self.read_frames(log_mels, text, singer=singer))
         return with_loudness_of(scores, audio, self.config.mel) if scores else audio
 
     def sample(
@@ -162,6 +176,7 @@ class Model:
         prime: str | Path | Prime | None = None,
         prime_seconds: float = PRIME_SECONDS,
         score: Sung | None = None,
+        text: Text | None = None,
         on_frame: OnFrame = lambda: None,
     ) -> np.ndarray:
         """New log-mel spectrograms, float32 (count, frames, bands), in nats of mel power.
@@ -169,7 +184,7 @@ class Model:
         Parameters
         ----------
         frames
-            Of each sample; None: those of the longest score.
+            Of each sample; None: those of the longest score, or more than the text takes on average.
         temperature, top_components
             See :func:`melnet.model.mixture.sample`: lower values are more conservative, 1 is the model's own
             distribution.
@@ -183,6 +198,8 @@ class Model:
             How much of its end is listened to.
         score
             What is to be sung, see :data:`Sung`; after its end, and without one, that is left to the model.
+        text
+            What is to be sung, without times, see :data:`Text`. The model finds the times.
         on_frame
             Called for each of :meth:`steps`, from several threads.
 
@@ -195,15 +212,21 @@ class Model:
         ScoreError
             The model was trained without melody and phonemes, and cannot be given a score. Reading one from a path has
             the errors of :meth:`read_score`.
+        TextsError
+            The model was trained without texts, or does not know a symbol.
         ValueError
-            A number is out of range, or there are neither frames nor a score.
+            A number is out of range, there are neither frames nor a score nor a text, or a text is to continue a prime.
         """
         normalisation = self.config.normalisation
         scores = [] if score is None else self._scores(score)
+        symbols = None if text is None else self._symbols(text, count)
+        if symbols is not None and prime is not None:
+            raise ValueError("a text begins with a sample, which cannot continue a prime then")
         if frames is None:
-            if not scores:
-                raise ValueError("a number of frames, or a score, is needed")
-            frames = max(2, *(score.frames for score in scores))  # one frame has no duration
+            if not scores and symbols is None:
+                raise ValueError("a number of frames, a score or a text is needed")
+            # One frame has no duration.
+            frames = max(2, *(score.frames for score in scores), self.text_frames(text) if text else 2)
         sampled = self._sampler.sample(
             count,
             frames,
@@ -212,6 +235,7 @@ class Model:
             singers=self.singer_ids(singer, count),
             prime=self._known(prime, prime_seconds),
             tracks=self.tracks(scores, count) if scores else None,
+            text=symbols,
             on_frame=on_frame,
         )
         return normalisation.denormalise(sampled)
@@ -247,6 +271,49 @@ class Model:
         if told.range_hz and (warning := range_warning(score, told.range_hz)):
             on_warning(f"{path}: {warning}")
         return score
+
+    def text_frames(self, text: Text) -> int:
+        """Frames of a spectrogram in which a text is almost always sung; see :meth:`sample` for the errors."""
+        symbols, alphabet = self._symbols(text, 1 if isinstance(text, str) else len(text)), self.config.alphabet
+        assert alphabet
+        return self.frames(TEXT_MARGIN * symbols.shape[1] / alphabet.symbols_per_second)
+
+    def alignment(self, log_mels: np.ndarray, text: Text, *, singer: Singers = None) -> np.ndarray:
+        """How much each symbol of a text is read at each frame of spectrograms that sing it; each frame's sum is one.
+
+        Parameters
+        ----------
+        log_mels : (items, frames, bands)
+        text, singer
+            As in :meth:`sample`, which also has the errors.
+
+        Returns
+        -------
+        float32 (items, frames, symbols)
+        """
+        tiers, (count, frames) = len(self.tiers), log_mels.shape[:2]
+        x = self.config.normalisation.normalise(log_mels[:, : frames - frames % divisors(tiers)[0]])
+        index, symbols = TierIndex(1, tiers), self._symbols(text, count)
+        inputs, _ = inputs_and_target(x, self.singer_ids(singer, count), index, None, symbols)
+        weights = ops.convert_to_numpy(self._alignment(self.tiers[0].unknown(count) | inputs))
+        return np.repeat(weights, frame_rows(*index).step, axis=1)
+
+    def read_frames(self, log_mels: np.ndarray, text: Text, *, singer: Singers = None) -> np.ndarray:
+        """Frames after which a text has been sung in each spectrogram, int (items,); all of them where it has not.
+
+        Parameters are those of :meth:`alignment`.
+        """
+        read = np.argmax(self.alignment(log_mels, text, singer=singer), axis=-1)
+        last = np.count_nonzero(self._symbols(text, len(log_mels)), axis=1) - 1
+        finished = read == last[:, None]
+        begins = np.where(finished.any(axis=1), np.argmax(finished, axis=1), log_mels.shape[1])
+        return np.minimum(begins + round(READ_SECONDS / self.config.mel.seconds_per_frame), log_mels.shape[1])
+
+    def silenced(self, audio: np.ndarray, frames: np.ndarray) -> np.ndarray:
+        """Audio (items, samples), faded to silence within the hops after so many frames of each."""
+        hop = self.config.mel.hop_length
+        after = np.arange(audio.shape[1]) - hop * frames[:, None]
+        return (audio * np.clip(1 - after / (FADE_HOPS * hop), 0, 1)).astype(np.float32)
 
     def steps(self, count: int, frames: int) -> int:
         """How often :meth:`sample` calls ``on_frame``."""
@@ -410,6 +477,11 @@ class Model:
             score = self.read_score(score)
         return [score] if isinstance(score, Score) else score
 
+    def _symbols(self, text: Text, count: int) -> np.ndarray:
+        if self.config.alphabet is None:
+            raise TextsError("the model was trained without texts, and takes none")
+        return self.config.alphabet.batch([text] if isinstance(text, str) else text, count)
+
     def tracks(self, scores: Sequence[Score], count: int) -> FrameTracks:
         """Condition tracks of ``count`` samples, which take the scores in turn: (count, frames of the longest, ...)."""
         told = self.config.frame_conditioning
@@ -448,6 +520,10 @@ class Model:
         low, high = normalisation.normalise(normalisation.low), normalisation.normalise(normalisation.high)
         floor = normalisation.normalise(np.full_like(normalisation.low, self.config.mel.log_floor))
         return Sampler(self.tiers, low, high, floor)
+
+    @cached_property
+    def _alignment(self) -> Callable[[Inputs], Tensor]:
+        return compiled(self.tiers[0].alignment, self.tiers[0].weights)
 
     @cached_property
     def _likelihood(self) -> Likelihood:

@@ -18,7 +18,7 @@ from melnet.data.dataset import steps_per_epoch
 from melnet.data.shards import Shards
 from melnet.evaluation import evaluate as score
 from melnet.evaluation import fit_baselines
-from melnet.saved import load, read_tracks
+from melnet.saved import load, read_texts, read_tracks
 from stages.command import main
 from stages.execution.gpus import keras_device
 from stages.parameters import Params
@@ -48,6 +48,7 @@ def evaluate(params: Params) -> None:
             test,
             settings.batch_size,
             tracks=read_tracks(config, TRACKS),
+            texts=read_texts(config, TRACKS),
             on_batch=bar.update,
         )
     write_json(METRICS / "evaluate.json", metrics)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -79,6 +80,24 @@ def waveforms(samples: Sequence[np.ndarray], sample_rate: int, titles: Sequence[
     column[0].margins(x=0)
     column[-1].set_xlabel("time (s)")
     figure.supylabel("amplitude")
+    return figure
+
+
+def alignment_pictures(alignments: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw when which symbol of texts is read (:func:`melnet.reading.alignments`): a diagonal of steps if it is."""
+    columns = min(4, len(alignments))
+    rows = -(-len(alignments) // columns)
+    figure = Figure(figsize=(WIDTH, 1.3 * ROW_HEIGHT * rows), dpi=DPI, layout="constrained")
+    for i, alignment in enumerate(alignments):
+        weights, symbols = np.array(alignment["weights"]).T, alignment["symbols"]
+        axes = figure.add_subplot(rows, columns, i + 1)
+        seconds = weights.shape[1] * alignment["seconds_per_frame"]
+        extent = (0, seconds, -0.5, len(symbols) - 0.5)
+        axes.imshow(weights, aspect="auto", origin="lower", cmap=COLOURS, vmin=0, vmax=1, extent=extent)
+        axes.set_yticks(range(len(symbols)), symbols, fontsize=6)
+        axes.set_title(alignment["name"], fontsize=8)
+        axes.set_xlabel("s", fontsize=7)
+        axes.tick_params(axis="x", labelsize=7)
     return figure
 
 

@@ -6,7 +6,9 @@ samples by Griffin-Lim, to compare. With generate.prime each sample continues th
 its end and the sample in one, and prime.wav its end alone.
 
 A model that is told what is sung (model.condition_on) also sings what passages of the test split do, asked/*.wav, and,
-with generate.score, that score, score/*.wav; score.json has its notes, labels and pitch.
+with generate.score, that score, score/*.wav; score.json has its notes, labels and pitch. A model that reads texts sings
+generate.text or, without one, texts of the test split, text/*.wav; alignments.json says when it reads which symbol of
+them, and of recordings.
 
 metrics/generate.json compares generate.measured spectrograms, of which the samples are the first, with the test split;
 docs/formats.md defines every metric. told_apart says how often classifiers tell samples from recordings (0.5 is
@@ -43,13 +45,15 @@ from melnet.data.dataset import UnknownSinger, passages
 from melnet.data.pitch_tracks import read_pitch_tracks
 from melnet.data.samples import Samples
 from melnet.data.shards import Shards
+from melnet.data.texts import TextsError
 from melnet.data.tracks import Tracks
 from melnet.errors import MelnetError
-from melnet.generation import Generated, GenerationConfig, passage_scores, sing_score
+from melnet.generation import Generated, GenerationConfig, passage_scores, sing_score, sing_texts
 from melnet.generation import generate as sample
 from melnet.metrics.asked import melody_agreement
 from melnet.prime import Prime, read_prime
-from melnet.saved import ModelConfig, read_tracks
+from melnet.reading import alignments, finished, recorded_alignments, spoken_texts
+from melnet.saved import ModelConfig, read_texts, read_tracks
 from melnet.score import Score
 from melnet.singing import Invert, Model, load
 from melnet.vocoder.saved import GRIFFIN_LIM, VOCODER, settings_path
@@ -59,7 +63,7 @@ from stages.parameters import Generate, Params
 from stages.paths import METRICS, MODELS, PITCH, SAMPLES, SHARDS, SPECTROGRAMS, TRACKS
 from stages.progress import progress
 
-SCORE_SAMPLES = 4  # of the score
+SCORE_SAMPLES = 4  # of the score, and of texts
 
 
 def generate(params: Params) -> None:
@@ -72,7 +76,8 @@ def generate(params: Params) -> None:
     model = load(MODELS, vocoder=settings.inversion != GRIFFIN_LIM, warm_up=False, precision=settings.precision)
     train, test = Shards(SHARDS / "train"), Shards(SHARDS / "test")
     prime, score = _prime(settings, model.config), _score(settings, model)
-    frame_tracks = read_tracks(model.config, TRACKS)
+    _check_text(settings, model)
+    frame_tracks, texts = read_tracks(model.config, TRACKS), read_texts(model.config, TRACKS)
     singers = _singers(settings, model)
     if settings.inversion != GRIFFIN_LIM and model.vocoder is None:
         raise StageError(f"{settings_path(MODELS)}: no such file; the stage vocoder makes it")
@@ -89,6 +94,13 @@ def generate(params: Params) -> None:
     if frame_tracks:
         sung["asked"], of_asked = _asked(model, generation, invert, frame_tracks, train, test)
         metrics |= of_asked
+    read: list[dict[str, Any]] = []
+    if texts and (wanted := settings.text or spoken_texts(texts, test, SCORE_SAMPLES)):
+        sung["text"] = sing_texts(model, generation, invert, wanted, min(SCORE_SAMPLES, settings.count), singers)
+        by_name = {f"text-{i:02d}": log_mel for i, log_mel in enumerate(sung["text"].drawn)}
+        read = alignments(model, by_name, wanted)
+        metrics["text"] = {"finished": finished(read)}
+        read += recorded_alignments(model, texts, test, SCORE_SAMPLES)
     if score:
         sung["score"] = sing_score(model, generation, invert, [score] * min(SCORE_SAMPLES, settings.count), singers)
         audio, melody = list(sung["score"].audio), score.tracks.melody
@@ -100,6 +112,8 @@ def generate(params: Params) -> None:
             _write_sung(folder / name, name, model.config, samples)
         if score:
             _write_score(folder / "score" / "score.json", score)
+        if read:
+            write_json(folder / "text" / "alignments.json", {"alignments": read})
     write_json(METRICS / "generate.json", metrics)
     seconds = generated.audio.size / model.sample_rate
     print(f"{SAMPLES}: {settings.count} samples, {seconds:.1f} s of audio; {time.monotonic() - started:.0f} s")
@@ -132,6 +146,14 @@ def _score(settings: Generate, model: Model) -> Score | None:
         )
     except MelnetError as error:
         raise StageError(f"generate.score: {error}") from error
+
+
+def _check_text(settings: Generate, model: Model) -> None:
+    if settings.text is not None:
+        try:
+            model.text_frames(settings.text)
+        except TextsError as error:
+            raise StageError(f"generate.{error}") from error
 
 
 def _prime(settings: Generate, config: ModelConfig) -> Prime | None:

@@ -10,6 +10,7 @@ import time
 
 from melnet.data.dataset import Normalisation
 from melnet.data.shards import Shards
+from melnet.data.texts import Texts
 from melnet.data.tracks import CONDITIONS, Tracks
 from melnet.saved import FrameConditioning, ModelConfig, save_config
 from stages.command import main
@@ -33,6 +34,7 @@ def model(params: Params) -> None:
         singers=singers,
         normalisation=Normalisation.read(SHARDS / "normalisation.json"),
         frame_conditioning=_frame_conditioning(settings),
+        alphabet=Texts(TRACKS).spec.alphabet if "text" in settings.conditions else None,
         **settings.model_dump(include={"cell", "num_components", "min_sigma"}),
     )
     save_config(MODELS, config)
@@ -40,6 +42,8 @@ def model(params: Params) -> None:
     known = f", {len(singers)} singers" if singers else ""
     if told := config.frame_conditioning:
         known += f", told {' and '.join(told.conditions)}"
+    if alphabet := config.alphabet:
+        known += f", reads texts of {len(alphabet.names)} {alphabet.unit}"
     print(
         f"{MODELS / 'melnet.json'}: {len(config.tiers)} tiers of {config.cell.upper()}s{known}; "
         f"{time.monotonic() - started:.0f} s"

@@ -86,7 +86,7 @@ class Tier(Section):
     feature_layers: int | None = Field(default=None, ge=1)
 
 
-Condition = Literal["singer", "melody", "phonemes"]
+Condition = Literal["singer", "melody", "phonemes", "text"]
 
 
 def _listed(value: Any) -> Any:
@@ -109,6 +109,8 @@ class Model(Section):
             raise ValueError(f"tiers: {', '.join(self.tiers)} should be {', '.join(expected)}")
         if len(set(self.conditions)) < len(self.conditions):
             raise ValueError(f"condition_on: {', '.join(self.conditions)} names one twice")
+        if {"text", "phonemes"} <= set(self.conditions):
+            raise ValueError("condition_on: phonemes have their times, which a text is without; name one of them")
         if self.tiers["tier-1"].feature_layers is not None:
             raise ValueError("tiers.tier-1.feature_layers: the first tier has no earlier ones to take features from")
         return self
@@ -138,6 +140,7 @@ class Train(Section):
     clip_norm: Finite = Field(gt=0)
     ema_decay: Finite = Field(ge=0, lt=1)
     condition_dropout: Finite = Field(ge=0, le=1)
+    alignment_steps: int = Field(default=600, ge=0)
     recompute: bool
     precision: Literal["float32", "bfloat16"] = "float32"
     seed: int = Field(ge=0, lt=2**32)
@@ -200,6 +203,7 @@ class Generate(Section):
     prime: Annotated[str, Field(min_length=1)] | None
     prime_seconds: Finite = Field(gt=0)
     score: Annotated[str, Field(min_length=1)] | None
+    text: Annotated[str, Field(min_length=1)] | None = None
     transpose: Finite = Field(ge=-48, le=48)
     tempo: Finite = Field(ge=0.1, le=10)
     seed: int = Field(ge=0, lt=2**32)
@@ -256,6 +260,8 @@ class Params(Section):
         singer, count = self.generate.singer, self.generate.count
         if singer is not None and "singer" not in self.model.conditions:
             raise ValueError(f"generate.singer: {singer!r} needs model.condition_on: singer")
+        if self.generate.text is not None and "text" not in self.model.conditions:
+            raise ValueError(f"generate.text: {self.generate.text!r} needs model.condition_on: text")
         if self.generate.score is not None and "melody" not in self.model.conditions:
             raise ValueError(f"generate.score: {self.generate.score!r} needs model.condition_on: melody")
         if isinstance(singer, list) and len(singer) != count:

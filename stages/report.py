@@ -3,8 +3,9 @@
 The page opens from the file system and from any static server, and loads nothing from elsewhere. It plays the samples
 and report.recordings recordings of the test split beside their copy synthesis (log-mel spectrogram and back), by the
 vocoder and by Griffin-Lim, with their pitch. Of a model that is told what is sung (model.condition_on) it also plays
-samples that were asked to sing what these recordings do, or a score. It shows training curves, metrics, the corpus, all
-settings and the hashes of data and model. What depends on git (the commit, the metrics of the last commit) is in
+samples that were asked to sing what these recordings do, or a score; of one that reads texts, samples that sing them,
+with pictures of when it reads which symbol. It shows training curves, metrics, the corpus, all settings and the hashes
+of data and model. What depends on git (the commit, the metrics of the last commit) is in
 report/run.js, which DVC passes over (.dvcignore): the rest is the same for the same run, in every clone.
 """
 
@@ -29,7 +30,7 @@ from melnet.data.shards import Shards
 from melnet.data.split import SPLITS
 from melnet.data.tracks import CONDITIONS, Tracks
 from stages.command import main
-from stages.figures import VOCODER_LOSSES, loss_unit
+from stages.figures import VOCODER_LOSSES, alignment_pictures, loss_unit, save
 from stages.parameters import Generate, Params
 from stages.paths import CLEAN, METRICS, MODELS, REPORT, SAMPLES, SHARDS, TRACKS
 from stages.report_page import gallery, summary
@@ -62,11 +63,15 @@ def report(params: Params) -> None:
             name: [list(versions) for _, versions in groupby(group, key=lambda track: track.piece.title)]
             for name, group in groupby(tracks, key=lambda track: track.piece.group)
         }
+        alignments = gallery.read_alignments()
+        if alignments:
+            save(alignment_pictures(alignments), folder / "pictures" / "alignments.png")
         content |= {
             "groups": groups,
             # A score, which may take minutes, has a scale of its own.
             "longest": max(track.seconds for track in tracks if track.piece.group != "score"),
             "limits": limits,
+            "alignments": alignments,
             "colours": colour_steps(9),
             "memorised_below": MEMORISED_BELOW,
             "hz": frequency_ticks(mel.edges_hz),

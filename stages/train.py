@@ -25,6 +25,7 @@ from tabulate import tabulate
 from melnet.data.atomic import write_json
 from melnet.data.dataset import Normalisation, ProcessShard, UnknownSinger, WindowTooLong
 from melnet.data.shards import ShardError, Shards
+from melnet.data.texts import TextsError
 from melnet.data.tracks import TracksError
 from melnet.saved import (
     ModelConfig,
@@ -32,6 +33,7 @@ from melnet.saved import (
     TierConfig,
     build_tier,
     load_config,
+    read_texts,
     read_tracks,
     save_tier,
     tier_config_path,
@@ -83,7 +85,7 @@ def train(params: Params, tier: str | None = None, describe: bool = False, memor
         _train_tiers(params, config, tiers if tier is None else [tier])
     except WindowTooLong as error:
         raise StageError(f"train.window_frames: {error}") from error
-    except (ShardError, ModelError, TracksError, TrainingDiverged, UnknownSinger) as error:
+    except (ShardError, ModelError, TextsError, TracksError, TrainingDiverged, UnknownSinger) as error:
         raise StageError(str(error)) from error
 
 
@@ -153,6 +155,7 @@ def _train_tier(params: Params, config: ModelConfig, name: str, shard: ProcessSh
         config.tier_index(name),
         config.singers,
         read_tracks(config, TRACKS),
+        read_texts(config, TRACKS),
         shard,
     )
     settings = TrainConfig(**params.train.schedule)
@@ -176,6 +179,8 @@ def _train_tier(params: Params, config: ModelConfig, name: str, shard: ProcessSh
         if first:
             _announce(name, tier, data, settings, count, device)
             print(start, end="", flush=True)
+            if tier.reader and settings.alignment_steps and not checkpoint.history:
+                print(f"{name}: learns to read its texts in {settings.alignment_steps} steps first", flush=True)
             if checkpoint.history:
                 print(f"continuing after epoch {len(checkpoint.history)}", flush=True)
         progress = EpochProgress(name, may_stop_early=settings.patience is not None)

@@ -23,12 +23,12 @@ TOLD = FrameConditioning(
 )
 
 
-def write_model(folder, tiers=1, singers=(), vocoder=True, told=None):
+def write_model(folder, tiers=1, singers=(), vocoder=True, told=None, alphabet=None):
     """Write a model, and a vocoder for it, into a folder; return the folder."""
     bands = (np.full(MEL.n_mels, value, np.float32) for value in (-4, 2, MEL.log_floor, 2))
     normalisation = Normalisation(*bands)
     names = [f"tier-{number}" for number in range(1, tiers + 1)]
-    config = ModelConfig(MEL, FRAMES, "lstm", 2, 0.02, names, list(singers), normalisation, told)
+    config = ModelConfig(MEL, FRAMES, "lstm", 2, 0.02, names, list(singers), normalisation, told, alphabet)
     save_config(folder, config)
     for name in names:
         size = TierConfig(layers=1, hidden=6)

@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import PlainSerializer, PlainValidator, TypeAdapter
 
 from melnet.data.shards import Shards
+from melnet.data.texts import Texts
 from melnet.data.tracks import FrameTracks, Tracks
 from melnet.errors import MelnetError
 
@@ -89,6 +90,9 @@ class Batch(NamedTuple):
     tracks: FrameTracks | None = None
     """what is sung at each frame and in the look-ahead after the last one, (batch_size, frames + lookahead, ...);
     zeros for padding; None where no tracks are given"""
+    text: np.ndarray | None = None
+    """what is said or sung from the first frame on, without times: indices of symbols, int32 (batch_size, symbols),
+    counted from 1 and followed by zeros; None where no texts are given"""
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,8 @@ class ProcessShard:
         size = len(batch.x) // self.processes
         part = slice(self.index * size, (self.index + 1) * size)
         tracks = None if batch.tracks is None else batch.tracks.map(lambda track: track[part])
-        return Batch(batch.x[part], batch.weights[part], batch.singers[part], tracks)
+        text = None if batch.text is None else batch.text[part]
+        return Batch(batch.x[part], batch.weights[part], batch.singers[part], tracks, text)
 
 
 class UnknownSinger(MelnetError):
@@ -290,13 +295,16 @@ class TrainingWindows:
         Names whose positions are the singer ids; without any, all ids are 0.
     tracks
         What is sung in the recordings; None if the batches are to have no tracks. They change no choice of windows.
+    texts
+        What is said or sung in the recordings, without times. Windows then begin with an utterance, and all utterances
+        after which a window fits are equally likely.
 
     Raises
     ------
     WindowTooLong
-        No stretch that is read at once has ``frames`` frames.
-    melnet.data.tracks.TracksError
-        The tracks have other frames.
+        No stretch that is read at once has ``frames`` frames, or from no utterance on.
+    melnet.data.tracks.TracksError, melnet.data.texts.TextsError
+        The tracks or texts have other frames.
 
     >>> from tempfile import TemporaryDirectory
     >>> from melnet.audio.mel import MelSpec
@@ -316,17 +324,19 @@ class TrainingWindows:
         frames: int,
         singers: Sequence[str] = (),
         tracks: Tracks | None = None,
+        texts: Texts | None = None,
         *,
         max_bytes: int = MAX_HELD_BYTES,
     ) -> None:
         self.frames = frames
-        self._shards, self._singers, self._tracks = shards, singers, tracks
+        self._shards, self._singers, self._tracks, self._texts = shards, singers, tracks, texts
         self._max_rows = max_bytes // (4 * shards.spec.frames * shards.spec.bands)
         self._rows = np.array([group.rows for group in shards.groups])
         self._ends = np.cumsum(self._rows)
         self._stretches = stretches(shards)
-        if tracks is not None:
-            tracks.check(shards.spec.mel)
+        for given in (tracks, texts):
+            if given is not None:
+                given.check(shards.spec.mel)
         lengths = np.array([stretch.frames for stretch in self._stretches], np.int64)
         rows = lengths // shards.spec.frames
         self._begins_stretch = np.zeros(len(shards), bool)
@@ -347,6 +357,14 @@ class TrainingWindows:
             )
         self.available_frames = int(lengths[lengths >= frames].sum())
         """frames of all stretches that are long enough for a window"""
+        self.utterances = self.symbols = 0
+        """windows that begin with an utterance, and the symbols of the longest text of one; 0 without texts"""
+        if texts is not None:
+            windows = [texts.windows(item.recording, item.first, item.frames, frames) for item in self._stretches]
+            found = [window for of_stretch in windows for window in of_stretch]
+            if not found:
+                raise WindowTooLong(f"{texts.path}: no utterance is followed by {frames} frames of its recording")
+            self.utterances, self.symbols = len(found), max(len(window.text) for window in found)
         self._held: _Held | None = None
 
     def batches(
@@ -361,17 +379,27 @@ class TrainingWindows:
         """
         rng = np.random.default_rng([seed, epoch])
         held = self._hold(self._choose(rng))
+        if self._texts is not None:
+            for drawn in rng.integers(len(held.utterances), size=(count, batch_size)):
+                chosen = [held.utterances[i] for i in drawn]
+                first, stretch = np.array([(item.first, item.stretch) for item in chosen]).T
+                text = np.stack([np.pad(item.text, (0, self.symbols - len(item.text))) for item in chosen])
+                yield self._batch(held, normalisation, first, stretch)._replace(text=text)
+            return
         starts = np.maximum(held.lengths - self.frames + 1, 0)  # window starts of each stretch
         ends = np.cumsum(starts)
         for drawn in rng.integers(ends[-1], size=(count, batch_size)):
             stretch = np.searchsorted(ends, drawn, side="right")
             first = held.firsts[stretch] + drawn - (ends - starts)[stretch]
-            x = normalisation.normalise(held.log_mel[first[:, None] + np.arange(self.frames)])
-            singers = held.singer_ids[first // self._shards.spec.frames]
-            yield Batch(x, np.ones(batch_size, np.float32), singers, self._tracks_of(held, first, stretch))
+            yield self._batch(held, normalisation, first, stretch)
+
+    def _batch(self, held: "_Held", normalisation: Normalisation, first: np.ndarray, stretch: np.ndarray) -> Batch:
+        """The windows that begin at the frames ``first`` of ``held`` and lie in the stretches ``stretch``."""
+        x = normalisation.normalise(held.log_mel[first[:, None] + np.arange(self.frames)])
+        singers = held.singer_ids[first // self._shards.spec.frames]
+        return Batch(x, np.ones(len(first), np.float32), singers, self._tracks_of(held, first, stretch))
 
     def _tracks_of(self, held: "_Held", first: np.ndarray, stretch: np.ndarray) -> FrameTracks | None:
-        """Tracks of the windows that begin at the frames ``first`` of ``held`` and lie in the stretches ``stretch``."""
         if self._tracks is None or held.tracks is None:
             return None
         lookahead = self._tracks.lookahead  # each stretch of `held.tracks` is longer by it
@@ -403,24 +431,37 @@ class TrainingWindows:
             singer_ids[part] = _singer_ids(self._shards, group, self._singers)
             done = part.stop
         firsts, lengths = self._runs(groups)
-        tracks = None if self._tracks is None else self._read_tracks(self._tracks, groups, firsts, lengths)
-        return _Held(groups, slices.reshape(-1, spec.bands), singer_ids, firsts, lengths, tracks)
+        tracks, utterances = None, []
+        if self._tracks is not None or self._texts is not None:
+            places = self._places(groups, firsts, lengths)
+            if self._tracks is not None:
+                parts = [self._tracks.window(place.recording, place.first, place.frames) for place in places]
+                tracks = FrameTracks.joined(parts, np.concatenate)
+            if self._texts is not None:
+                utterances = self._read_texts(self._texts, places, firsts.tolist())
+        return _Held(groups, slices.reshape(-1, spec.bands), singer_ids, firsts, lengths, tracks, utterances)
 
-    def _read_tracks(
-        self, tracks: Tracks, groups: np.ndarray, firsts: np.ndarray, lengths: np.ndarray
-    ) -> FrameTracks | None:
-        """Tracks of the stretches of row groups, each with its look-ahead, one after the other."""
+    def _read_texts(self, texts: Texts, places: Sequence[Stretch], firsts: Sequence[int]) -> list["_HeldUtterance"]:
+        """The windows of stretches that begin with an utterance."""
+        return [
+            _HeldUtterance(first + frame - place.first, number, text)
+            for number, (place, first) in enumerate(zip(places, firsts, strict=True))
+            for frame, text in texts.windows(place.recording, place.first, place.frames, self.frames)
+        ]
+
+    def _places(self, groups: np.ndarray, firsts: np.ndarray, lengths: np.ndarray) -> list[Stretch]:
+        """Where the stretches of row groups lie in their recordings."""
         frames = self._shards.spec.frames
         rows = np.concatenate([np.arange(self._ends[i] - self._rows[i], self._ends[i]) for i in groups.tolist()])
         begins = rows[firsts // frames]  # of each stretch, among all rows of the data set
         stretch_begins = np.flatnonzero(self._begins_stretch)
         found = np.searchsorted(stretch_begins, begins, side="right") - 1
-        parts = []
+        places = []
         for begin, number, length in zip(begins.tolist(), found.tolist(), lengths.tolist(), strict=True):
             stretch = self._stretches[number]
             first = stretch.first + (begin - int(stretch_begins[number])) * frames
-            parts.append(tracks.window(stretch.recording, first, length))
-        return FrameTracks.joined(parts, np.concatenate)
+            places.append(stretch._replace(first=first, frames=length))
+        return places
 
     def _runs(self, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """First frame and number of frames of each stretch in the joined frames of row groups."""
@@ -442,6 +483,15 @@ class _Held(NamedTuple):
     firsts: np.ndarray  # first frame of each stretch
     lengths: np.ndarray  # frames of each stretch
     tracks: FrameTracks | None  # of the stretches, each with its look-ahead
+    utterances: Sequence["_HeldUtterance"]  # that windows begin with, if there are texts
+
+
+class _HeldUtterance(NamedTuple):
+    """A window that begins with an utterance."""
+
+    first: int  # frame among all that are held
+    stretch: int
+    text: np.ndarray
 
 
 def _singer_ids(shards: Shards, group: int, singers: Sequence[str]) -> np.ndarray:

@@ -85,6 +85,18 @@ def melody_at(pitch_track: np.ndarray, seconds: np.ndarray) -> np.ndarray:
     return np.stack(pitch_at(pitch_track, seconds), axis=-1)
 
 
+def frame_seconds(samples: int, mel: MelSpec, cuts: Sequence[Cut]) -> np.ndarray:
+    """Where the frames of a shortened recording of so many samples lie in the original one, in seconds (frames,).
+
+    ``cuts`` are what was left out of the original, in samples at ``mel.sample_rate``.
+
+    >>> frame_seconds(1024, MelSpec(), [Cut(512, 24000)]).round(2).tolist()
+    [0.0, 1.0, 1.02]
+    """
+    centres = np.arange(frame_count(samples, mel)) * mel.hop_length
+    return original_samples(centres, cuts) / mel.sample_rate
+
+
 def recording_tracks(
     samples: int,
     mel: MelSpec,
@@ -113,4 +125,4 @@ def recording_tracks(
     melody = melody_at(pitch_track, centres / mel.sample_rate)
     if labels is None:
         return melody, None
-    return melody, phonemes_at(labels, original_samples(centres, cuts) / mel.sample_rate, vocabulary)
+    return melody, phonemes_at(labels, frame_seconds(samples, mel, cuts), vocabulary)

@@ -146,7 +146,11 @@ def tier_lookahead(number: int, total: int, lookahead: int) -> int:
 
 
 def inputs_and_target(
-    x: np.ndarray, singers: np.ndarray, index: TierIndex, tracks: Mapping[str, np.ndarray] | None = None
+    x: np.ndarray,
+    singers: np.ndarray,
+    index: TierIndex,
+    tracks: Mapping[str, np.ndarray] | None = None,
+    text: np.ndarray | None = None,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """The inputs of a tier (:data:`melnet.model.tier.Inputs`) and its target, from spectrograms and their singers.
 
@@ -156,6 +160,8 @@ def inputs_and_target(
     singers : (batch,), int32
     tracks
         What is sung: arrays (batch, frames + look-ahead, ...) by the names of the inputs.
+    text
+        What is sung, without times: int32 (batch, symbols). Only the first tier reads it.
 
     >>> inputs, target = inputs_and_target(np.zeros((2, 8, 6)), np.zeros(2, np.int32), TierIndex(2, 3))
     >>> sorted(inputs), target.shape
@@ -163,6 +169,8 @@ def inputs_and_target(
     """
     target, context = target_and_context(x, *index)
     inputs = {"x": target, "singer": singers, **tier_tracks(tracks or {}, x.shape[1], index)}
+    if text is not None and index.number == 1:
+        inputs["text"] = text
     return (inputs if context is None else {**inputs, "context": context}), target
 
 

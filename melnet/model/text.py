@@ -1,16 +1,17 @@
-"""Reading a text along the frames of a spectrogram, without times (arXiv 1906.01083, section 5; Graves 2013).
+"""Reading a text along the frames of a spectrogram, without times (arXiv 1906.01083, section 5).
 
 A text is a sequence of symbols, characters or phonemes. An embedding and two RNNs, one in each direction, give features
-of each symbol. Attention weighs them at every frame with a logistic distribution over the positions of the symbols, and
-the sum of the weighted features, the context, is what the stacks are told at the frame. The location of the
-distribution only moves forward, by what an RNN over the frames before says. So the alignment of text and frames is
-learned from the likelihood alone.
+of each symbol. Attention weighs them at every frame, and their weighted sum, the context, is what the stacks are told
+at the frame.
 
-Two things are simpler than in the paper, and alignments form all the same. The RNN does not read the context of
-the frame before: it hears how far the voice has come, and the weights depend on the frames and on how many symbols
-there are. So the contexts of all frames are computed at once, by an RNN of the others' kind. And there is one
-distribution instead of a mixture, of which one component went ahead to the last symbol, to be looked at where no text
-is needed.
+The paper's attention is a mixture of logistic distributions over the positions of the symbols, whose location an RNN
+moves forward. Here the weights are the belief of a hidden Markov model about which symbol the frame belongs to, given
+all frames before it (Mehta et al., Neural HMMs are all you need, arXiv 2108.13320). It begins with the first symbol;
+before each frame it stays or goes on to the next one, and each symbol says how probable the frame is, given an RNN over
+the frames before. So the text itself corrects the attention: frames that a symbol cannot explain move the belief on.
+The likelihood of a text's frames is a sum over all alignments and has a plain gradient, so the alignment forms within
+some hundred steps, where that of a logistic distribution takes thousands and drifts by a symbol or two
+(docs/model.md has the figures).
 """
 
 from typing import Any, NamedTuple
@@ -26,19 +27,19 @@ from melnet.model.stacks import Cell, run_all
 
 PADDING = 0
 """index of what follows the last symbol of a text; symbols are counted from 1"""
-SLOWEST, FASTEST = -6.0, 3.0  # natural logarithms of the speed relative to the one given
-NARROWEST, WIDEST = 0.05, 1.5
-"""least and largest scale of the distribution, in symbols; without the latter, training makes it very wide wherever it
-needs no text, as within a vowel, and there the weights show no alignment"""
+IMPOSSIBLE = -1e9  # a log-probability that survives sums without becoming NaN
+LOG_SIGMA = (-2.5, 2.0)  # range of the logarithm of the deviation of a band, in its normalised units
 
 
 class ReadingState(NamedTuple):
-    """How far an attention has read."""
+    """How far a text has been read."""
 
     rnn: State
-    """state of its RNN, each tensor (batch, hidden)"""
-    location: Tensor
-    """of the attention, (batch, 1), in symbols after the middle of the first"""
+    """state of the RNN over the frames, each tensor (batch, hidden)"""
+    hidden: Tensor
+    """its last output, (batch, hidden)"""
+    log_weights: Tensor
+    """logarithms of the last attention weights, (batch, symbols)"""
 
 
 def lengths(text: Tensor) -> Tensor:
@@ -50,28 +51,92 @@ def lengths(text: Tensor) -> Tensor:
     return ops.sum(ops.cast(ops.not_equal(text, PADDING), "float32"), axis=-1)
 
 
-def window_weights(location: Tensor, scale: Tensor, length: Tensor, symbols: int) -> Tensor:
-    """Attention weights (..., batch, symbols), which sum to one over the symbols of a text.
-
-    The weight of symbol u is what a logistic distribution has between u - 1/2 and u + 1/2; what lies before the first
-    symbol counts as the first, and what lies after the last as the last.
+def forward(log_weights: Tensor, observed: Tensor, stay: Tensor, leave: Tensor) -> Tensor:
+    """Log-weights of the symbols at each frame, given the frames before it: the forward algorithm.
 
     Parameters
     ----------
-    location, scale : (..., batch, 1)
-        Of the distribution, in symbols.
-    length : (batch,)
-        Symbols of each text; after them all weights are 0. A text of none has weight 1 on its first padding.
+    log_weights : (symbols, batch)
+        At the frame before the first.
+    observed : (frames, symbols, batch)
+        For each frame, log-density of the frame before it under each symbol.
+    stay, leave : (frames, symbols, batch)
+        Log-probabilities that the frame belongs to the symbol of the frame before it, or to the next one.
 
-    >>> one = np.ones((1, 1), np.float32)
-    >>> [round(float(w), 2) for w in window_weights(one, 0.05 * one, length=np.array([3.0]), symbols=4)[0]]
-    [0.0, 1.0, 0.0, 0.0]
+    >>> log = lambda *values: np.log(np.array(values, np.float32)).reshape(1, -1, 1)
+    >>> start, observed = log(1, 1e-30)[0], log(1, 1)
+    >>> found = forward(start, observed, stay=log(0.75, 1), leave=log(0.25, 1e-30))
+    >>> [round(float(weight), 2) for weight in np.exp(found)[0, :, 0]]
+    [0.75, 0.25]
     """
-    edges = np.arange(1, symbols, dtype=np.float32) - 0.5
-    below = ops.sigmoid((edges - location) / scale)  # (..., batch, symbols - 1)
-    below = ops.where(edges > ops.expand_dims(length, -1) - 1, 1.0, below)
-    up_to = ops.concatenate([below, ops.ones_like(location)], axis=-1)
-    return up_to - ops.concatenate([ops.zeros_like(location), below], axis=-1)
+
+    def step(before: Tensor, xs: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        observed, stay, leave = xs
+        known = before + observed
+        moved = ops.pad((known + leave)[:-1], ((1, 0), (0, 0)), constant_values=IMPOSSIBLE)
+        reached = ops.logaddexp(known + stay, moved)
+        reached = reached - ops.logsumexp(reached, axis=0, keepdims=True)
+        return reached, reached
+
+    if observed.shape[0] == 1:  # without a loop
+        return ops.expand_dims(step(log_weights, (observed[0], stay[0], leave[0]))[0], 0)
+    return ops.scan(step, log_weights, (observed, stay, leave))[1]
+
+
+def backward(density: Tensor, stay: Tensor, leave: Tensor) -> Tensor:
+    """Log-densities of each frame and all later ones, by the symbol of the frame, up to a constant of each frame.
+
+    ``density`` (frames, symbols, batch) is that of each frame under each symbol; for the others see :func:`forward`.
+    """
+
+    def step(after: Tensor, xs: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        density, stay, leave = xs
+        found = density + ops.logaddexp(stay + after, leave + _next(after))
+        found = found - ops.max(found, axis=0, keepdims=True)
+        return found, found
+
+    _, found = ops.scan(step, density[-1], (density[:-1], stay[1:], leave[1:]), reverse=True)
+    return ops.concatenate([found, density[-1:]], axis=0)
+
+
+def _next(values: Tensor) -> Tensor:
+    """What the symbol after each has, along the axis before the last."""
+    padding = [(0, 0)] * (len(values.shape) - 2) + [(0, 1), (0, 0)]
+    return ops.pad(values[..., 1:, :], padding, constant_values=IMPOSSIBLE)
+
+
+def marginal_nats(start: Tensor, density: Tensor, stay: Tensor, leave: Tensor) -> Tensor:
+    """Negative log-density of each frame given the frames before it, over all alignments; (frames, batch).
+
+    The gradient of the sum over the frames is that of the exact likelihood, by Fisher's identity: of the
+    log-probabilities, weighted with what the forward-backward algorithm says of them. So no gradient has to pass
+    through the loops over the frames.
+
+    Parameters
+    ----------
+    start : (symbols, batch)
+        Log-weights at the frame before the first.
+    density, stay, leave
+        See :func:`backward` and :func:`forward`.
+    """
+    given = [ops.stop_gradient(tensor) for tensor in (density, stay, leave)]
+    fixed_density, fixed_stay, fixed_leave = given
+    observed = ops.pad(fixed_density[:-1], ((1, 0), (0, 0), (0, 0)))
+    weights = ops.stop_gradient(forward(start, observed, fixed_stay, fixed_leave))
+    nats = ops.stop_gradient(-ops.logsumexp(weights + fixed_density, axis=1))
+    after = ops.stop_gradient(backward(*given))
+    belonging = ops.softmax(weights + after, axis=1)  # of each frame to each symbol, given all frames
+    before = ops.concatenate([ops.expand_dims(start, 0), weights[:-1]], axis=0) + observed
+    moves = ops.concatenate([before + fixed_stay + after, before + fixed_leave + _next(after)], axis=1)
+    stayed, left = ops.split(ops.softmax(moves, axis=1), 2, axis=1)
+    terms = belonging * density + stayed * _bounded(stay) + left * _bounded(leave)
+    surrogate = -ops.sum(terms, axis=1)
+    return nats + surrogate - ops.stop_gradient(surrogate)
+
+
+def _bounded(log_probability: Tensor) -> Tensor:
+    """Without what is impossible, whose weight is zero."""
+    return ops.maximum(log_probability, -100.0)
 
 
 class TextEncoder(keras.layers.Layer):
@@ -132,7 +197,7 @@ class TextReader(keras.layers.Layer):
     symbols
         Number of symbol indices, of which ``PADDING`` is one.
     speed
-        Symbols that are read per frame before training: what a text has on average.
+        Symbols that are read per frame before training, below 1: what a text has on average.
     cell
         Makes an RNN of so many units.
 
@@ -153,15 +218,16 @@ class TextReader(keras.layers.Layer):
         self.encode = TextEncoder(hidden, symbols, cell, name="encoder")
         self.frame_input = Dense(hidden, name="frame_input")
         self.rnn = cell(hidden, name="rnn")
-        # Almost zero, so that at first all texts are read at the given speed.
-        small = keras.initializers.RandomNormal(stddev=0.01)
-        self.head = Dense(2, kernel_initializer=small, name="head")
+        self.of_frames, self.of_symbols = Dense(hidden, name="of_frames"), Dense(hidden, name="of_symbols")
+        # Mean and logarithm of the deviation of each band, and the logit of leaving the symbol.
+        self.head = Dense(2 * bands + 1, name="head")
 
     def build(self, input_shape: object) -> None:
         self.encode.build(None)
         self.frame_input.build((None, self.bands))
         self.rnn.build((None, None, self.hidden))
-        self.head.build((None, self.hidden))
+        for layer in (self.of_frames, self.of_symbols, self.head):
+            layer.build((None, self.hidden))
         self.built = True
 
     def call(self, one_frame_back: Tensor, features: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
@@ -177,33 +243,70 @@ class TextReader(keras.layers.Layer):
             Symbols of each text.
         """
         hidden = self.rnn(self._frames(one_frame_back))
-        weights, _ = self._weights(hidden, 0.0, length, features.shape[0])
-        return _weighted(weights, features), weights
+        state = self.initial(ops.shape(hidden)[1], features.shape[0])
+        weights = self._weights(one_frame_back, hidden, features, length, state)
+        return _weighted(weights, features), ops.transpose(ops.exp(weights), (0, 2, 1))
 
     def advance(
         self, one_frame_back: Tensor, features: Tensor, length: Tensor, state: ReadingState
     ) -> tuple[Tensor, ReadingState]:
         """The contexts of the next frames, and the state after them; without a gradient."""
         hidden, rnn = self.rnn.advance(self._frames(one_frame_back), state.rnn)
-        weights, location = self._weights(hidden, state.location, length, features.shape[0])
-        return _weighted(weights, features), ReadingState(rnn, location[-1])
+        weights = self._weights(one_frame_back, hidden, features, length, state)
+        return _weighted(weights, features), ReadingState(rnn, hidden[-1], ops.transpose(weights[-1]))
 
-    def initial(self, batch: int) -> ReadingState:
-        """The state before the first frame."""
-        return ReadingState(self.rnn.initial_state(batch), ops.zeros((batch, 1), self.compute_dtype))
+    def initial(self, batch: int, symbols: int) -> ReadingState:
+        """The state before the first frame, at the first of so many symbols."""
+        hidden = ops.zeros((batch, self.hidden), self.compute_dtype)
+        first = np.where(np.arange(symbols) == 0, 0.0, IMPOSSIBLE).astype(np.float32)
+        return ReadingState(self.rnn.initial_state(batch), hidden, ops.broadcast_to(first, (batch, symbols)))
+
+    def nats(self, x: Tensor, text: Tensor) -> Tensor:
+        """Nats per element of each frame of x (batch, frames, bands), (batch, frames); they train this layer."""
+        frames, length = ops.transpose(x, (1, 2, 0)), lengths(text)
+        hidden = self.rnn(self._frames(ops.pad(frames[:-1], ((1, 0), (0, 0), (0, 0)))))
+        gaussians, leaving = self._of_pairs(hidden, self.encode(text))
+        start = ops.transpose(self.initial(ops.shape(hidden)[1], text.shape[1]).log_weights)
+        nats = marginal_nats(start, _log_density(frames, gaussians), *_moves(leaving, length))
+        return ops.transpose(nats) / self.bands
 
     def _frames(self, one_frame_back: Tensor) -> Tensor:
         return self.frame_input(ops.transpose(one_frame_back, (0, 2, 1)))
 
-    def _weights(self, hidden: Tensor, location: Tensor | float, length: Tensor, symbols: int) -> tuple[Tensor, Tensor]:
-        """Attention weights (frames, batch, symbols) and locations (frames, batch, 1) that follow a location."""
-        log_speed, width = ops.split(self.head(hidden), 2, axis=-1)
-        moved = self.speed * ops.exp(ops.clip(log_speed, SLOWEST, FASTEST))
-        location = location + ops.cumsum(moved, axis=0)
-        scale = NARROWEST + (WIDEST - NARROWEST) * ops.sigmoid(width)
-        return window_weights(location, scale, length, symbols), location
+    def _of_pairs(self, hidden: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        """For each frame and symbol, means and log-deviations of the bands and the logit of leaving.
+
+        They are (frames, symbols, batch, 2 bands) and (frames, symbols, batch).
+        """
+        pairs = ops.expand_dims(self.of_frames(hidden), 1) + ops.expand_dims(self.of_symbols(features), 0)
+        out = self.head(keras.activations.gelu(pairs))
+        return out[..., :-1], out[..., -1] + float(np.log(self.speed / (1 - self.speed)))
+
+    def _weights(
+        self, one_frame_back: Tensor, hidden: Tensor, features: Tensor, length: Tensor, state: ReadingState
+    ) -> Tensor:
+        """Log-weights (frames, symbols, batch) that follow a state; they pass no gradient on, see :meth:`nats`."""
+        from_before = ops.concatenate([ops.expand_dims(state.hidden, 0), hidden], axis=0)
+        gaussians, leaving = self._of_pairs(from_before, features)
+        observed = _log_density(one_frame_back, gaussians[:-1])
+        given = (ops.transpose(state.log_weights), observed, *_moves(leaving[1:], length))
+        return ops.stop_gradient(forward(*(ops.stop_gradient(tensor) for tensor in given)))
 
 
-def _weighted(weights: Tensor, features: Tensor) -> Tensor:
+def _log_density(frames: Tensor, gaussians: Tensor) -> Tensor:
+    """Log-density of frames (frames, bands, batch) under each symbol, (frames, symbols, batch)."""
+    mean, log_sigma = ops.split(gaussians, 2, axis=-1)
+    log_sigma = ops.clip(log_sigma, *LOG_SIGMA)
+    distance = (ops.expand_dims(ops.transpose(frames, (0, 2, 1)), 1) - mean) * ops.exp(-log_sigma)
+    return -ops.sum(0.5 * ops.square(distance) + log_sigma + 0.5 * float(np.log(2 * np.pi)), axis=-1)
+
+
+def _moves(leaving: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probabilities to stay and to leave, from logits (frames, symbols, batch); the last symbol is not left."""
+    last = ops.expand_dims(ops.arange(leaving.shape[1], dtype="float32"), -1) >= length - 1
+    return ops.where(last, 0.0, ops.log_sigmoid(-leaving)), ops.where(last, IMPOSSIBLE, ops.log_sigmoid(leaving))
+
+
+def _weighted(log_weights: Tensor, features: Tensor) -> Tensor:
     """Sums (frames, batch, hidden) of the features of symbols."""
-    return ops.einsum("tbu,ubh->tbh", weights, features)
+    return ops.einsum("tub,ubh->tbh", ops.exp(log_weights), features)

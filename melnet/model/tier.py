@@ -163,6 +163,7 @@ class Tier(backend.Model):
         self.reader = None
         if text:
             self.reader = TextReader(hidden, bands, text, text_speed, rnn, name="text")
+            self.reader.trainable = False  # it learns by itself, see melnet/training/alignment.py
             condition += [f"text_to_{stack}" for stack in stacks]
         self.conditions = {name: dense(hidden, precision=precision, use_bias=False, name=name) for name in condition}
         self.head = dense(3 * num_components, name="head")
@@ -204,7 +205,7 @@ class Tier(backend.Model):
         """
         condition = self.condition(inputs)
         x = ops.transpose(inputs["x"], (1, 2, 0))  # (frames, bands, batch)
-        one_frame_back = _one_frame_back(x)
+        one_frame_back = shift_frames(x)
         if self.reader:
             condition = self._told(condition, self.reader(one_frame_back, *_of_text(condition))[0])
         by_time, whole = self._time_inputs(one_frame_back, condition)
@@ -238,7 +239,7 @@ class Tier(backend.Model):
         """
         if not self.reader:
             raise ValueError("alignment: the tier reads no text")
-        one_frame_back = _one_frame_back(ops.transpose(inputs["x"], (1, 2, 0)))
+        one_frame_back = shift_frames(ops.transpose(inputs["x"], (1, 2, 0)))
         return ops.transpose(self.reader(one_frame_back, *_of_text(self.condition(inputs)))[1], (1, 0, 2))
 
     def condition(self, inputs: Inputs) -> dict[str, Tensor]:
@@ -322,13 +323,16 @@ class Tier(backend.Model):
         """Layer 0 of the frequency-delayed stack: (..., batch) to (..., batch, hidden)."""
         return self.frequency_input(ops.expand_dims(one_band_down, -1)) + condition
 
-    def initial(self, batch: int) -> DecoderState:
-        """The decoder state before the first frame of a batch of spectrograms."""
+    def initial(self, batch: int, condition: dict[str, Tensor] | None = None) -> DecoderState:
+        """The decoder state before the first frame of a batch of spectrograms.
+
+        ``condition`` is that of its frames; it is needed by a tier that reads a text.
+        """
         return DecoderState(
             frame=ops.zeros((batch, self.bands), self.compute_dtype),
             time_delayed=[layer.time.initial_state(self.bands * batch) for layer in self.time_delayed],
             centralised=[layer.time.initial_state(batch) for layer in self.centralised],
-            reading=[self.reader.initial(batch)] if self.reader else [],
+            reading=[self.reader.initial(batch, (condition or {})["symbols"].shape[1])] if self.reader else [],
         )
 
     def prefill(self, x: Tensor, condition: dict[str, Tensor]) -> DecoderState:
@@ -337,8 +341,8 @@ class Tier(backend.Model):
         It equals the state that :meth:`frame_step` reaches frame by frame. ``condition`` is :meth:`condition_at` these
         frames.
         """
-        one_frame_back = _one_frame_back(ops.transpose(x, (1, 2, 0)))
-        state = self.initial(ops.shape(x)[0])
+        one_frame_back = shift_frames(ops.transpose(x, (1, 2, 0)))
+        state = self.initial(ops.shape(x)[0], condition)
         condition, reading = self._read(one_frame_back, state, condition)
         _, time_delayed, centralised = self._advance(one_frame_back, state, condition)
         return DecoderState(x[:, -1], time_delayed, centralised, reading)
@@ -430,7 +434,7 @@ class Tier(backend.Model):
         return {**super().get_config(), **counts, **{name: getattr(self, name) for name in stored}}
 
 
-def _one_frame_back(x: Tensor) -> Tensor:
+def shift_frames(x: Tensor) -> Tensor:
     """Each frame of x (frames, bands, batch) one frame later, after a frame of zeros."""
     return ops.pad(x[:-1], ((1, 0), (0, 0), (0, 0)))
 

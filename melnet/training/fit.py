@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import keras
@@ -12,11 +13,13 @@ from melnet import backend
 from melnet.backend import Tensor
 from melnet.data.dataset import Batch, Normalisation, ProcessShard, TrainingWindows, batches, steps_per_epoch
 from melnet.data.shards import Shards
+from melnet.data.texts import Texts
 from melnet.data.tracks import CONDITIONS, Tracks
 from melnet.model.mixture import MixtureLoss, negative_log_likelihood
 from melnet.model.multiscale import TierIndex, inputs_and_target
 from melnet.model.precision import Precision
 from melnet.model.tier import Tier
+from melnet.training.alignment import learn_to_read
 from melnet.training.checkpoint import Checkpoint
 from melnet.training.loop import ReplayableStream, StopAtNaN
 
@@ -52,7 +55,9 @@ class TrainConfig:
     recompute: bool = False
     """compute the gates again in the backward pass, see :class:`melnet.model.tier.Tier`"""
     condition_dropout: float = 0.0
-    """share of the training windows in which a condition track is not known; drawn for each track by itself"""
+    """share of the training windows in which a condition track, or the text, is not known; drawn for each by itself"""
+    alignment_steps: int = 0
+    """before all epochs, steps in which a tier with a text learns to read it, see :mod:`melnet.training.alignment`"""
     precision: Precision = "float32"
     """of the operands of matrix products, see :mod:`melnet.model.precision`"""
     seed: int = 1
@@ -82,6 +87,8 @@ class TrainingData:
     """names whose positions are the singer ids"""
     tracks: Tracks | None = None
     """what is sung in the recordings; None for a tier that is not told it"""
+    texts: Texts | None = None
+    """what is said or sung in them, without times; None for a model that reads none"""
     process_shard: ProcessShard = ProcessShard()  # noqa: RUF009  # immutable
     """this process' rows of every batch, where several processes train together"""
 
@@ -93,7 +100,7 @@ class TrainingData:
         WindowTooLong
             No stretch of a recording has ``config.window_frames`` frames.
         """
-        return TrainingWindows(self.train, config.window_frames, self.singers, self.tracks)
+        return TrainingWindows(self.train, config.window_frames, self.singers, self.tracks, self.texts)
 
     def train_batches(
         self, windows: TrainingWindows, config: TrainConfig, epoch: int
@@ -104,13 +111,26 @@ class TrainingData:
         return self._targets(with_dropout(drawn, config.condition_dropout, seed=config.seed, epoch=epoch))
 
     def valid_batches(self, config: TrainConfig) -> Iterator[tuple[Any, Any, Any]]:
-        """Inputs, target and weights of the validation batches, once."""
-        return self._targets(batches(self.valid, self.normalisation, config.batch_size, self.singers, self.tracks))
+        """Inputs, target and weights of the validation batches, once: all slices, or with texts random windows."""
+        if self.texts is None:
+            return self._targets(batches(self.valid, self.normalisation, config.batch_size, self.singers, self.tracks))
+        steps = self.valid_steps(config)
+        return self._targets(
+            self._valid_windows(config).batches(self.normalisation, config.batch_size, steps, seed=0, epoch=0)
+        )
+
+    def valid_steps(self, config: TrainConfig) -> int:
+        """Number of validation batches."""
+        items = len(self.valid) if self.texts is None else self._valid_windows(config).utterances
+        return steps_per_epoch(items, config.batch_size)
+
+    def _valid_windows(self, config: TrainConfig) -> TrainingWindows:
+        return TrainingWindows(self.valid, config.window_frames, self.singers, self.tracks, self.texts)
 
     def _targets(self, stream: Iterator[Batch]) -> Iterator[tuple[Any, Any, Any]]:
         for batch in map(self.process_shard.rows, stream):
             tracks = batch.tracks.inputs() if batch.tracks else None
-            yield *inputs_and_target(batch.x, batch.singers, self.index, tracks), batch.weights
+            yield *inputs_and_target(batch.x, batch.singers, self.index, tracks, batch.text), batch.weights
 
 
 def with_dropout(stream: Iterator[Batch], share: float, *, seed: int, epoch: int) -> Iterator[Batch]:
@@ -127,7 +147,10 @@ def with_dropout(stream: Iterator[Batch], share: float, *, seed: int, epoch: int
         if tracks := batch.tracks:
             for condition in CONDITIONS:
                 tracks = tracks.left_out(condition, rng.random(len(batch.x)) < share)
-        yield batch._replace(tracks=tracks)
+        text = batch.text
+        if text is not None:
+            text = np.where(rng.random((len(text), 1)) < share, 0, text)
+        yield batch._replace(tracks=tracks, text=text)
 
 
 def compile_tier(tier: Tier, config: TrainConfig) -> None:
@@ -183,6 +206,9 @@ def fit(
     """
     from melnet.training import devices  # here, since no result depends on it, and so no stage does
 
+    if tier.reader and config.alignment_steps and not checkpoint.history:
+        windows = data.windows(config)
+        learn_to_read(tier, partial(data.train_batches, windows, config), config.alignment_steps, config.batch_size)
     compile_tier(tier, config)
     if devices.is_distributed(tier):
         devices.share_training(tier)
@@ -192,7 +218,7 @@ def fit(
         tier.stop_training = checkpoint.finished(config.epochs, config.patience)
 
     if not checkpoint.finished(config.epochs, config.patience):
-        windows, valid_steps = data.windows(config), steps_per_epoch(len(data.valid), config.batch_size)
+        windows, valid_steps = data.windows(config), data.valid_steps(config)
         tier.fit(
             ReplayableStream(
                 # The epoch that the checkpoint has not finished yet.

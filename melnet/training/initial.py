@@ -67,6 +67,8 @@ def start_from(folder: Path, tier: Tier, config: ModelConfig, name: str) -> list
         differing.append(("tiers", len(other.tiers), len(config.tiers)))
     if other.singers and not config.singers:
         differing.append(("singers", ", ".join(other.singers), "none"))
+    if other.alphabet and (config.alphabet is None or other.alphabet.names != config.alphabet.names):
+        differing.append(("symbols", " ".join(other.alphabet.names), "those of these texts"))
     _raise_if(differing, folder)
 
     given = load_tier(folder, other, name)

@@ -1,18 +1,16 @@
 """The label files of a corpus: a file beside a recording, with the same stem and a suffix of labels."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from melnet.audio.pauses import Cut
 from melnet.data.labels.label import LabelError, Labels
-from melnet.data.labels.read import READERS, read_labels
+from melnet.data.labels.read import Reader
 from stages.corpus.conversion import find, source_of
 from stages.corpus.files import as_unicode
 from stages.corpus.manifest import Row
 from stages.corpus.remote import on_disk
-
-ORDER = list(READERS)
 
 
 class Labelled(NamedTuple):
@@ -29,17 +27,18 @@ class Rejected(NamedTuple):
     reason: str
 
 
-def label_files(corpus: str, rows: Sequence[Row]) -> dict[str, Path | str]:
+def label_files(corpus: str, rows: Sequence[Row], readers: Mapping[str, Reader]) -> dict[str, Path | str]:
     """The label file, or its URL, of each usable recording that has one, by the name of the recording.
 
-    Of several files with one stem the first in the order of ``READERS`` is taken.
+    Of several files with one stem the first in the order of ``readers``, which are by suffix, is taken.
     """
+    order = list(readers)
     found: dict[str, list[tuple[int, str, Path | str]]] = {}
     for item in find(corpus):
         suffix = item.path.suffix.lower()
-        if suffix in READERS and item.problem is None:
+        if suffix in readers and item.problem is None:
             name = as_unicode(item.path)
-            found.setdefault(_stem(name), []).append((ORDER.index(suffix), name, source_of(item, corpus)))
+            found.setdefault(_stem(name), []).append((order.index(suffix), name, source_of(item, corpus)))
     chosen = ((row["path"], found.get(_stem(row["path"]))) for row in rows if row["status"] == "ok")
     return {name: min(files, key=lambda file: file[:2])[2] for name, files in chosen if files}
 
@@ -54,7 +53,9 @@ def _stem(name: str) -> str:
     return str(PurePosixPath(name).with_suffix(""))
 
 
-def read_all(files: dict[str, Path | str], rows: Sequence[Row]) -> Iterator[Labelled | Rejected]:
+def read_all(
+    files: Mapping[str, Path | str], rows: Sequence[Row], readers: Mapping[str, Reader]
+) -> Iterator[Labelled | Rejected]:
     """Read the label files of recordings in the order of the manifest; times are checked against the recording's end.
 
     The unit of the first usable file, phonemes or characters, is that of the corpus; files of the other are rejected.
@@ -66,7 +67,7 @@ def read_all(files: dict[str, Path | str], rows: Sequence[Row]) -> Iterator[Labe
         source = files[row["path"]]
         with on_disk(source) as path:
             try:
-                labelled = Labelled(row["path"], read_labels(path, row["seconds_in"]))
+                labelled = Labelled(row["path"], readers[path.suffix.lower()](path, row["seconds_in"]))
             except LabelError as error:
                 # A file of a URL has another name on this disk.
                 yield Rejected(row["path"], str(error).replace(str(path), str(source)))

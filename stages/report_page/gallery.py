@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ from stages.report_page.player_assets import (
 )
 
 GRIFFIN_LIM_SAMPLES = SAMPLES / "griffin-lim"  # only where the samples themselves are by the vocoder
-ASKED, SCORE = SAMPLES / "asked", SAMPLES / "score"
+ASKED, SCORE, TEXT = SAMPLES / "asked", SAMPLES / "score", SAMPLES / "text"
 NEAREST = SAMPLES / "nearest.json"
 OUTLINE_BINS = 300
 VOCODER, GRIFFIN_LIM, RECORDING = "vocoder", "Griffin-Lim", "recording"  # versions
@@ -54,7 +55,7 @@ class Asked:
 class Piece:
     """Audio and the spectrogram to show for it."""
 
-    group: str  # asked, score, generated, nearest or recorded
+    group: str  # asked, score, text, generated, nearest or recorded
     title: str  # shared by all versions of the piece
     version: str  # by what it was made audible, or what else tells it from the others
     slug: str  # stem of its files' names
@@ -93,7 +94,7 @@ def pieces(
     if tracks:
         originals = [piece for piece in recorded if piece.version == RECORDING]
         asked = [*_asked(found, originals, tracks), *(_score(Path(settings.score).name) if settings.score else [])]
-    return [*asked, *_samples(), *_nearest(), *recorded]
+    return [*asked, *_texts(), *_samples(), *_nearest(), *recorded]
 
 
 def by_vocoder() -> bool:
@@ -150,6 +151,30 @@ def _score(title: str) -> Iterator[Piece]:
     for name, singer, sampled in zip(samples.names, samples.singers, samples.log_mels, strict=True):
         version = f"{name}, {singer}" if singer else name
         yield Piece("score", title, version, name, read_mono(SCORE / f"{name}.wav"), sampled, None, asked)
+
+
+def read_alignments() -> list[dict[str, Any]]:
+    """When which symbol of texts is read (:mod:`melnet.reading`); none of a model that reads none."""
+    path = TEXT / "alignments.json"
+    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"alignments": []}
+    found: list[dict[str, Any]] = content["alignments"]
+    return found
+
+
+def _texts() -> Iterator[Piece]:
+    """The samples that sing texts, with the symbols where they are read."""
+    if not TEXT.is_dir():
+        return
+    samples, found = Samples.read(TEXT / SPECTROGRAMS.name), {item["name"]: item for item in read_alignments()}
+    seconds_per_frame = samples.mel.seconds_per_frame
+    seconds = (samples.log_mels.shape[1] - 1) * seconds_per_frame
+    for name, sampled in zip(samples.names, samples.log_mels, strict=True):
+        read = np.argmax(found[name]["weights"], axis=1) + 1
+        labels = phoneme_runs(read, found[name]["symbols"], seconds_per_frame)
+        asked = Asked("", label_spans(labels, seconds))
+        yield Piece(
+            "text", " ".join(found[name]["symbols"]), name, name, read_mono(TEXT / f"{name}.wav"), sampled, None, asked
+        )
 
 
 def _samples() -> Iterator[Piece]:

@@ -9,6 +9,7 @@ import soundfile
 
 from melnet.data.labels.label import Label
 from melnet.data.samples import Samples
+from melnet.data.texts import Alphabet, TextSpec, Utterance, write_texts
 from melnet.data.tracks import TrackSpec, Vocabulary, write_tracks
 from melnet.saved import load_config
 from stages.command import StageError
@@ -79,3 +80,40 @@ def test_a_score_that_cannot_be_sung_is_named(told):
     Path("tune.txt").write_text("A3 0.5 x")
     with pytest.raises(StageError, match=r"generate\.score: tune\.txt: 'x' at"):
         generate(told)
+
+
+def test_from_texts_to_songs_that_sing_them(workspace):
+    changes = {"model": {"condition_on": "text"}, "train": {"alignment_steps": 3}, "generate": {"text": "t a pau i"}}
+    reads = load_params(edit_params(Path(), changes, Path("params.yaml")))
+    alphabet = Alphabet("phonemes", ("a", "i", "pau", "t"), symbols_per_second=10.0)
+    rng = np.random.default_rng(1)
+    utterances = [Utterance(frame, rng.integers(1, 5, 9).astype(np.int32)) for frame in range(0, FRAMES, 5)]
+    write_tracks(TRACKS, TrackSpec(24000, 512, ()), [])
+    write_texts(TRACKS, TextSpec(24000, 512, alphabet), [("wave.wav", utterances)])
+    model(reads)
+    train(reads)
+    config = load_config(MODELS)
+    assert config.alphabet.names == ("a", "i", "pau", "t")
+    evaluate(reads)
+    text = json.loads(Path("metrics/evaluate.json").read_text())["text"]
+    assert len({text[name] for name in ("nll", "nll_shuffled", "nll_without")}) == 3
+    generate(reads)
+    assert 0 <= json.loads(Path("metrics/generate.json").read_text())["text"]["finished"] <= 1
+    sung = Samples.read(SAMPLES / "text/spectrograms.parquet")
+    assert sung.names == ["text-00", "text-01"]
+    found = json.loads((SAMPLES / "text/alignments.json").read_text())["alignments"]
+    assert [item["symbols"] for item in found[:2]] == [["pau", "t", "a", "pau", "i", "pau"]] * 2
+    assert len(found) > 2 and found[2]["name"].startswith("wave.wav at ")
+    for item, frames in zip(found[:2], [sung.log_mels.shape[1]] * 2, strict=True):
+        weights = np.array(item["weights"])
+        assert frames - 4 < len(weights) <= frames
+        np.testing.assert_allclose(weights.sum(axis=1), 1, atol=0.05)
+    assert len(list(SAMPLES.glob("sample-*.wav"))) == 2  # free ones, as ever
+
+    params = load_params(edit_params(Path(), {"generate": {"text": "t u"}}, Path("params.yaml")))
+    with pytest.raises(StageError, match=r"generate\.text: 'u' is none of the model's phonemes: a i pau t"):
+        generate(params)
+    alphabet = Alphabet("phonemes", ("a", "e"), symbols_per_second=10.0)
+    write_texts(TRACKS, TextSpec(24000, 512, alphabet), [("wave.wav", [Utterance(0, np.array([1, 2], np.int32))])])
+    with pytest.raises(StageError, match="has other phonemes than the model; train again"):
+        train(reads)

@@ -8,6 +8,7 @@ import soundfile
 
 import stages.downsample
 from melnet.data.pitch_tracks import PitchTracksError, read_pitch_tracks, write_pitch_tracks
+from melnet.data.texts import Texts
 from melnet.data.tracks import Tracks, TracksError
 from stages.command import StageError
 from stages.downsample import downsample
@@ -162,3 +163,46 @@ def test_no_labels_and_no_pitch_are_named(corpus):
     (PITCH / "pitch.parquet").unlink()
     with pytest.raises(PitchTracksError, match=r"pitch\.parquet: no such file"):
         tracks(params_of("melody"))
+
+
+def texts_of(name):
+    found = Texts(TRACKS)
+    return [(utterance.frame, found.spec.alphabet.text(utterance.text)) for utterance in found.of(name)]
+
+
+def test_texts_come_from_labels_without_their_times(capsys):
+    tracks(params_of("text"))
+    assert Tracks(TRACKS, []).spec.conditions == ()
+    assert Texts(TRACKS).spec.alphabet.names == ("a", "i", "o", "pau")
+    found = texts_of("Anna/one.wav")
+    assert [text for _, text in found] == ["pau a", "pau i", "pau o"]
+    shortened, rate = soundfile.read(CLEAN / "Anna/one.flac")
+    for frame, _ in found:  # each begins with what is left of the silence before its note: half a second of two
+        start = frame * 512
+        assert np.abs(shortened[start + 512 : start + rate // 10]).max() < 0.01
+        assert np.abs(shortened[start + rate // 2 : start + rate]).max() > 0.03
+    assert [text for _, text in texts_of("Anna/three é.wav")] == ["o"] and texts_of("Anna/two.flac") == []
+    assert "3 recordings: 4 utterances in 2 of them" in capsys.readouterr().out
+
+
+def test_texts_come_from_files_without_times(corpus):
+    for path in corpus.glob("*.[lL][aA][bB]"):
+        path.unlink()
+    (corpus / "one.txt").write_text("A i\nO\n")
+    (corpus / "two.TXT").write_text("ai")
+    tracks(params_of(["text", "melody"]))
+    assert texts_of("Anna/one.wav") == [(0, "a i o")] and texts_of("Anna/two.flac") == [(0, "ai")]
+    assert Tracks(TRACKS, ["melody"]).spec.conditions == ("melody",)
+    (corpus / "two.TXT").write_bytes(b"")
+    with pytest.raises(StageError, match=r"two\.TXT: holds no text"):
+        tracks(params_of("text", downsample={"max_rejected": 0.1}))
+
+
+def test_texts_are_read_by_no_other_condition(corpus):
+    (corpus / "two.txt").write_text("broken as phonemes")
+    tracks(params_of("phonemes"))
+    assert set(phonemes_of_only("Anna/two.flac")) == {0}
+
+
+def phonemes_of_only(name):
+    return Tracks(TRACKS, ["phonemes"]).window(name, 0, 100).phonemes.tolist()

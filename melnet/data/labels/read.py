@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 from melnet.data.labels.htk import read_htk
 from melnet.data.labels.label import Labels
 from melnet.data.labels.lyrics import read_lrc, read_srt
 from melnet.data.labels.praat import read_textgrid
 
-READERS: dict[str, Callable[[Path, float | None], Labels]] = {
+Reader: TypeAlias = Callable[[Path, float | None], Labels]
+"""reads a label file, given the duration of its recording if there is one"""
+READERS: dict[str, Reader] = {
     ".lab": read_htk,
     ".textgrid": read_textgrid,
     ".lrc": read_lrc,

@@ -53,3 +53,12 @@ def letters(text: str) -> list[str]:
     """
     composed = unicodedata.normalize("NFC", text.casefold())
     return [character for character in composed if unicodedata.category(character)[0] in "LMN"]
+
+
+def characters(text: str) -> list[str]:
+    """The characters of a text in lower case and composed (NFC), each run of white space as one space.
+
+    >>> characters("Ah,  ça\\n")
+    ['a', 'h', ',', ' ', 'ç', 'a']
+    """
+    return list(" ".join(unicodedata.normalize("NFC", text.casefold()).split()))

@@ -23,6 +23,7 @@ from melnet.data.dataset import (
     passages,
 )
 from melnet.data.shards import Group
+from melnet.data.texts import Alphabet, Texts, TextSpec, Utterance, write_texts
 from melnet.data.tracks import Tracks, TracksError, TrackSpec, Vocabulary, write_tracks
 
 FRAMES, BANDS = 3, 2
@@ -297,3 +298,46 @@ def test_tracks_of_other_recordings_or_frames_are_refused(written):
     shards.spec.mel = MelSpec(hop_length=256)
     with pytest.raises(TracksError, match="frames every 512 samples"):
         TrainingWindows(shards, 3, tracks=Tracks(written))
+
+
+@pytest.fixture
+def spoken(tmp_path):
+    """Texts whose first symbol is the frame at which the utterance begins, plus one."""
+    alphabet = Alphabet("characters", tuple(f"{i:02}" for i in range(max(LENGTHS.values()))), symbols_per_second=4.0)
+    begins = {"a": [0, 4, 7, 15, 16, 22], "b": [1, 12, 19]}
+    rows = [
+        (name, [Utterance(frame, np.array([frame + 1, 1], np.int32)) for frame in own]) for name, own in begins.items()
+    ]
+    write_texts(tmp_path, TextSpec(24000, 512, alphabet), rows)
+    return Texts(tmp_path)
+
+
+@pytest.mark.parametrize("max_rows", [9, 100])
+def test_windows_with_texts_begin_with_an_utterance(spoken, max_rows):
+    positions = conditioned()
+    windows = TrainingWindows(FakeShards([2, 3, 3, 3, 3], positions), 4, texts=spoken, max_bytes=max_rows * ROW_BYTES)
+    assert (windows.utterances, windows.symbols) == (7, 4)  # 7 and 22 of a, 19 of b: their window would cross an end
+    seen = set()
+    for epoch in range(12):
+        for batch in windows.batches(PLAIN, 8, 2, seed=1, epoch=epoch):
+            assert batch.text.shape == (8, 4) and batch.text.dtype == np.int32
+            for x, text in zip(batch.x, batch.text, strict=True):
+                recording, frame = positions[int(x[0, 0])][0], int(x[0, 1])
+                begins = [item.frame for item in spoken.of(recording) if frame <= item.frame < frame + 4]
+                assert text[::2][: len(begins)].tolist() == [begin + 1 for begin in begins] and begins[0] == frame
+                assert np.count_nonzero(text) == 2 * len(begins)
+                np.testing.assert_array_equal(x[:, 1], frame + np.arange(4))
+                seen.add((recording, frame))
+    assert len(seen) == 7
+
+
+def test_processes_share_the_texts_of_a_batch(spoken):
+    windows = TrainingWindows(FakeShards([7, 7], conditioned()), 4, texts=spoken)
+    batch = next(windows.batches(PLAIN, 4, 1, seed=0, epoch=0))
+    parts = [ProcessShard(index, 2).rows(batch).text for index in range(2)]
+    np.testing.assert_array_equal(np.concatenate(parts), batch.text)
+
+
+def test_texts_that_fit_no_window_are_refused(spoken):
+    with pytest.raises(WindowTooLong, match=r"texts\.parquet: no utterance is followed by 12 frames"):
+        TrainingWindows(FakeShards([5], [("b", FRAMES * i) for i in range(1, 6)]), 12, texts=spoken)

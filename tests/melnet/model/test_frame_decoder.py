@@ -53,7 +53,7 @@ def _compare(tier, conditions, tolerance, **others):
 
     def drawn(condition, decoder):
         frame_step = FrameDecoder(tier, BATCH) if decoder else tier.frame_step
-        state, first = frame_step(tier.initial(BATCH), sample_fn, condition)
+        state, first = frame_step(tier.initial(BATCH, condition), sample_fn, condition)
         state, second = frame_step(state, sample_fn, condition)
         return first, second, state.frame, state.time_delayed, state.centralised, state.reading
 
