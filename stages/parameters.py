@@ -140,7 +140,7 @@ class Train(Section):
     clip_norm: Finite = Field(gt=0)
     ema_decay: Finite = Field(ge=0, lt=1)
     condition_dropout: Finite = Field(ge=0, le=1)
-    alignment_steps: int = Field(default=600, ge=0)
+    alignment_steps: int = Field(ge=0)
     recompute: bool
     precision: Literal["float32", "bfloat16"] = "float32"
     seed: int = Field(ge=0, lt=2**32)
@@ -203,7 +203,7 @@ class Generate(Section):
     prime: Annotated[str, Field(min_length=1)] | None
     prime_seconds: Finite = Field(gt=0)
     score: Annotated[str, Field(min_length=1)] | None
-    text: Annotated[str, Field(min_length=1)] | None = None
+    text: Annotated[str, Field(min_length=1)] | None
     transpose: Finite = Field(ge=-48, le=48)
     tempo: Finite = Field(ge=0.1, le=10)
     seed: int = Field(ge=0, lt=2**32)

@@ -39,6 +39,7 @@ CLUSTER = (
 TOGETHER = "tests/stages/execution/test_together.py::test_two_processes_have_the_losses_of_one_whatever_is_killed"
 TRAINED = f"{HOST}::test_train_leaves_model_and_metrics_and_shows_its_epochs"
 SUNG = "tests/melnet/test_command_line.py::test_sing_follows_a_score"
+READ = "tests/melnet/test_command_line.py::test_sing_reads_a_text"
 SERVED = "tests/melnet/live/test_server.py::test_it_serves_with_nothing_but_a_model"
 OVERRIDDEN = f"{HOST}::test_a_cancelled_training_leaves_no_process_and_resumes"
 # Too long, or with addresses of their own: the test that does the same, or what CI executes.
@@ -48,6 +49,7 @@ ELSEWHERE = {
     "make demo": f"{GRAPH}::test_it_ends_in_audio_pictures_and_metrics",
     "make install": ".ci/run",
     "python -m melnet sing --score melody.mid --transpose -5 --out song.wav": SUNG,
+    'python -m melnet sing --text "m o l i t u" --out song.wav': READ,
     "make live": SERVED,
     "python -m melnet live": SERVED,
     "make host": f"{HOST}::test_host_can_be_brought_up_again_and_keeps_its_schedule",

@@ -11,6 +11,7 @@ import soundfile
 
 import melnet
 from melnet.command_line import _parser, main
+from melnet.data.texts import Alphabet
 from melnet.prime import read_recording
 from melnet.sampling import DEFAULT_TEMPERATURE
 from tests.small_model import SINGERS, TOLD, write_model
@@ -61,6 +62,15 @@ def test_sing_follows_a_score(tmp_path, capsys):
     warning, line = capsys.readouterr().err.splitlines()
     assert warning.startswith("melnet: melody.txt: the score goes from") and line.startswith("song.wav: 0.8 s by ")
     assert "takes no score" in failure("sing", "--score", "melody.txt", "--out", "song.wav")
+
+
+def test_sing_reads_a_text(tmp_path):
+    write_model(tmp_path / "reads", alphabet=Alphabet("phonemes", ("a", "t"), symbols_per_second=20.0))
+    main(["sing", "--model", "reads", "--text", "t a t", "--seed", "2", "--out", "song.wav"])
+    sung = melnet.load("reads", warm_up=False).sing(text="t a t", seed=2)[0]
+    np.testing.assert_allclose(soundfile.read("song.wav")[0], 0.95 * sung / np.abs(sung).max(), atol=1e-4)
+    assert "'u' is none of" in failure("sing", "--model", "reads", "--text", "u", "--out", "song.wav")
+    assert "trained without texts" in failure("sing", "--text", "t a", "--out", "song.wav")
 
 
 def test_the_default_temperature_is_that_of_the_interface():
