@@ -305,9 +305,10 @@ class Model:
         """
         read = np.argmax(self.alignment(log_mels, text, singer=singer), axis=-1)
         last = np.count_nonzero(self._symbols(text, len(log_mels)), axis=1) - 1
-        finished = read == last[:, None]
-        begins = np.where(finished.any(axis=1), np.argmax(finished, axis=1), log_mels.shape[1])
-        return np.minimum(begins + round(READ_SECONDS / self.config.mel.seconds_per_frame), log_mels.shape[1])
+        # After the last frame that is read otherwise, since a belief can be given up again.
+        before = read.shape[1] - np.argmax(read[:, ::-1] != last[:, None], axis=1)
+        frames = before + round(READ_SECONDS / self.config.mel.seconds_per_frame)
+        return np.where(read[:, -1] == last, np.minimum(frames, log_mels.shape[1]), log_mels.shape[1])
 
     def silenced(self, audio: np.ndarray, frames: np.ndarray) -> np.ndarray:
         """Audio (items, samples), faded to silence within the hops after so many frames of each."""

@@ -46,8 +46,15 @@ def test_weights_say_when_which_symbol_is_read(model):
     np.testing.assert_allclose(weights.sum(axis=-1), 1, atol=1e-5)
     read = model.read_frames(log_mels, "t a i")
     for item, frames in zip(weights.argmax(axis=-1), read, strict=True):
-        last = np.flatnonzero(item == 2)
-        assert frames == min(16, (last[0] if len(last) else 16) + round(0.3 / MEL.seconds_per_frame))
+        other = np.flatnonzero(item != 2)
+        assert frames == min(16, other[-1] + 1 + round(0.3 / MEL.seconds_per_frame))
+
+
+def test_a_text_ends_where_nothing_else_is_read_any_more(model, monkeypatch):
+    weights = np.eye(3)[[[0] * 5 + [2] + [1] * 4 + [2] * 40, [0] * 49 + [2], [2] * 49 + [1]]]
+    monkeypatch.setattr(type(model), "alignment", lambda *_, **__: weights)
+    frames = model.read_frames(np.zeros((3, 50, MEL.n_mels)), "t a i")
+    assert frames.tolist() == [10 + round(0.3 / MEL.seconds_per_frame), 50, 50]
 
 
 def test_after_the_text_there_is_silence(model):
