@@ -93,7 +93,9 @@ def alignment_pictures(alignments: Sequence[Mapping[str, Any]]) -> Figure:
         axes = figure.add_subplot(rows, columns, i + 1)
         seconds = weights.shape[1] * alignment["seconds_per_frame"]
         extent = (0, seconds, -0.5, len(symbols) - 0.5)
-        axes.imshow(weights, aspect="auto", origin="lower", cmap=COLOURS, vmin=0, vmax=1, extent=extent)
+        axes.imshow(
+            weights, aspect="auto", origin="lower", cmap=COLOURS, vmin=0, vmax=1, extent=extent, interpolation="nearest"
+        )
         axes.set_yticks(range(len(symbols)), symbols, fontsize=6)
         axes.set_title(alignment["name"], fontsize=8)
         axes.set_xlabel("s", fontsize=7)

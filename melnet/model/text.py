@@ -197,7 +197,7 @@ class TextReader(keras.layers.Layer):
     symbols
         Number of symbol indices, of which ``PADDING`` is one.
     speed
-        Symbols that are read per frame before training, below 1: what a text has on average.
+        Symbols that are read per frame before training, at most 0.9: what a text has on average.
     cell
         Makes an RNN of so many units.
 
@@ -214,7 +214,7 @@ class TextReader(keras.layers.Layer):
 
     def __init__(self, hidden: int, bands: int, symbols: int, speed: float, cell: Cell, **kwargs: Any) -> None:
         super().__init__(**float32(kwargs))
-        self.hidden, self.bands, self.speed = hidden, bands, speed
+        self.hidden, self.bands, self.speed = hidden, bands, float(np.clip(speed, 0.01, 0.9))
         self.encode = TextEncoder(hidden, symbols, cell, name="encoder")
         self.frame_input = Dense(hidden, name="frame_input")
         self.rnn = cell(hidden, name="rnn")

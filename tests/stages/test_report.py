@@ -20,6 +20,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from melnet.data.dataset import passages
+from melnet.data.samples import Samples
 from melnet.data.shards import Shards
 from melnet.errors import MelnetError
 from melnet.saved import load_config, save_config
@@ -600,6 +601,26 @@ def test_what_was_asked_is_named_if_it_is_missing(asked, path):
     Path(path).unlink()
     with pytest.raises(MelnetError, match=f"^{path}: no such file"):
         report(asked)
+
+
+def test_texts_stand_where_they_are_read_above_a_picture_of_it(run):
+    free, folder = Samples.read(Path("samples/spectrograms.parquet")), Path("samples/text")
+    frames = free.log_mels.shape[1]
+    folder.mkdir()
+    Samples(["text-00"], [""], free.log_mels[:1], free.mel).write(folder / "spectrograms.parquet")
+    shutil.copy("samples/sample-00.wav", folder / "text-00.wav")
+    read = [[1, 0, 0]] * 5 + [[0.4, 0.6, 0]] * (frames - 5)
+    known = {"symbols": ["pau", "a & <b>", "t"], "seconds_per_frame": 512 / 24000}
+    found = [{"name": "text-00", "weights": read, **known}, {"name": "song.wav at 1.0 s", "weights": read, **known}]
+    (folder / "alignments.json").write_text(json.dumps({"alignments": found}))
+    report(run)
+    page = written_page()
+    assert page.all("audio")[0]["src"] == "audio/text-00.wav"
+    assert page.all("audio")[0]["aria-label"] == "pau a & <b> t, text-00"
+    [strip] = attributes(page, "div", "phonemes")
+    assert strip["aria-label"] == "Asked for in pau a & <b> t, text-00: pau a & <b>"
+    assert page.all("img")[0]["src"] == "pictures/alignments.png" and not page.all("b")
+    assert Image.open("report/pictures/alignments.png").width == 12 * 130
 
 
 def test_missing_samples_are_named(run):
