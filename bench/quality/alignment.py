@@ -1,6 +1,6 @@
 """Alignment: how far from the truth a model that reads texts without times places the beginnings of symbols.
 
-    python -m bench.quality.alignment [--corpus FOLDER] [--steps 250 500 1000] [--seeds 1 2 3] [--work FOLDER]
+    python -m bench.quality.alignment [--corpus FOLDER] [--steps 300 600] [--seeds 1 2 3] [--work FOLDER]
 
 Makes the built-in voice of params/text.yaml, or takes a corpus whose recordings have .lab files, and trains the reader
 of its first tier as the stage train does. Its texts come without times; the times in the label files are what its
@@ -41,7 +41,7 @@ PARAMS = "params/text.yaml"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, help="recordings with .lab files; the built-in voice if left out")
-    parser.add_argument("--steps", type=int, nargs="+", default=[250, 500, 1000])
+    parser.add_argument("--steps", type=int, nargs="+", default=[300, 600])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--work", type=Path, default=Path("alignment-work"), help="folder in which the data are made")
     arguments = parser.parse_args()

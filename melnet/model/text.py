@@ -261,14 +261,18 @@ class TextReader(keras.layers.Layer):
         first = np.where(np.arange(symbols) == 0, 0.0, IMPOSSIBLE).astype(np.float32)
         return ReadingState(self.rnn.initial_state(batch), hidden, ops.broadcast_to(first, (batch, symbols)))
 
-    def nats(self, x: Tensor, text: Tensor) -> Tensor:
-        """Nats per element of each frame of x (batch, frames, bands), (batch, frames); they train this layer."""
+    def nats(self, x: Tensor, text: Tensor, evidence: Tensor) -> Tensor:
+        """Nats of each frame of x (batch, frames, bands), (batch, frames), whose mean trains this layer.
+
+        They are those of the densities that are used here, to the power of ``evidence`` (batch,), 1 or less.
+        """
         frames, length = ops.transpose(x, (1, 2, 0)), lengths(text)
         hidden = self.rnn(self._frames(ops.pad(frames[:-1], ((1, 0), (0, 0), (0, 0)))))
         gaussians, leaving = self._of_pairs(hidden, self.encode(text))
         start = ops.transpose(self.initial(ops.shape(hidden)[1], text.shape[1]).log_weights)
-        nats = marginal_nats(start, _log_density(frames, gaussians), *_moves(leaving, length))
-        return ops.transpose(nats) / self.bands
+        density = evidence * _log_density(frames, gaussians)
+        nats = marginal_nats(start, density, *_moves(leaving, length))
+        return ops.transpose(nats)
 
     def _frames(self, one_frame_back: Tensor) -> Tensor:
         return self.frame_input(ops.transpose(one_frame_back, (0, 2, 1)))
@@ -294,11 +298,16 @@ class TextReader(keras.layers.Layer):
 
 
 def _log_density(frames: Tensor, gaussians: Tensor) -> Tensor:
-    """Log-density of frames (frames, bands, batch) under each symbol, (frames, symbols, batch)."""
+    """Log-density of frames (frames, bands, batch) under each symbol, over the root of the number of bands.
+
+    Neighbouring bands say much the same. As independent evidence they would make the reader so sure of a wrong
+    alignment that it hardly ever leaves it. The result is (frames, symbols, batch).
+    """
     mean, log_sigma = ops.split(gaussians, 2, axis=-1)
     log_sigma = ops.clip(log_sigma, *LOG_SIGMA)
     distance = (ops.expand_dims(ops.transpose(frames, (0, 2, 1)), 1) - mean) * ops.exp(-log_sigma)
-    return -ops.sum(0.5 * ops.square(distance) + log_sigma + 0.5 * float(np.log(2 * np.pi)), axis=-1)
+    nats = ops.sum(0.5 * ops.square(distance) + log_sigma + 0.5 * float(np.log(2 * np.pi)), axis=-1)
+    return -nats / frames.shape[1] ** 0.5
 
 
 def _moves(leaving: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:

@@ -162,5 +162,5 @@ def test_what_cannot_be_sung_is_said(model, tmp_path):
     for refused in (lambda: untold.sing(score=drawn_score(1)), lambda: untold.read_score("song.mid")):
         with pytest.raises(ScoreError, match="trained without melody"):
             refused()
-    with pytest.raises(ValueError, match="a number of frames, or a score, is needed"):
+    with pytest.raises(ValueError, match="a number of frames, a score or a text is needed"):
         model.sample()

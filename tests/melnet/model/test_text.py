@@ -138,7 +138,9 @@ def test_reading_on_from_a_state_equals_reading_at_once(cell, rng):
 def test_every_weight_learns_from_the_likelihood_and_none_from_the_contexts(rng):
     reader = far_from_initial(TextReader(HIDDEN, BANDS, SYMBOLS, SPEED, LSTM), rng)
     x = rng.normal(size=(BATCH, FRAMES, BANDS)).astype("float32")
-    found = gradients(lambda x: ops.sum(reader.nats(x, TEXT)), reader.trainable_variables)(x)[1:]
+    found = gradients(lambda x: ops.sum(reader.nats(x, TEXT, np.ones(BATCH, np.float32))), reader.trainable_variables)(
+        x
+    )[1:]
     for variable, gradient in zip(reader.trainable_variables, found, strict=True):
         assert np.abs(ops.convert_to_numpy(ops.convert_to_tensor(gradient))).max() > 1e-6, variable.path
 
