@@ -114,7 +114,7 @@ def evaluate(
 def text_likelihood(
     config: ModelConfig, likelihood: Likelihood, test: Shards, batch_size: int, tracks: Tracks | None, texts: Texts
 ) -> dict[str, Any]:
-    """What texts are worth: the first tier's nats per element of windows that begin with an utterance.
+    """Measure how much texts help the first tier: its nats per element of windows that begin with an utterance.
 
     Returns
     -------

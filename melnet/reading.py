@@ -32,7 +32,6 @@ def alignments(model: Model, log_mels: Mapping[str, np.ndarray], text: Text) -> 
     alphabet = model.config.alphabet
     assert alphabet
     weights = model.alignment(np.stack(list(log_mels.values())), text)
-    indices = alphabet.batch([text] if isinstance(text, str) else text, len(weights))
     return [
         {
             "name": name,
@@ -40,7 +39,7 @@ def alignments(model: Model, log_mels: Mapping[str, np.ndarray], text: Text) -> 
             "seconds_per_frame": model.config.mel.seconds_per_frame,
             "weights": found[:, : np.count_nonzero(own)].round(DIGITS).tolist(),
         }
-        for name, own, found in zip(log_mels, indices, weights, strict=True)
+        for name, own, found in zip(log_mels, model.symbols(text, len(weights)), weights, strict=True)
     ]
 
 

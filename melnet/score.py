@@ -23,6 +23,7 @@ from melnet.data.frame_conditions import melody_at, phonemes_at
 from melnet.data.labels.label import Label
 from melnet.data.labels.read import READERS, read_labels
 from melnet.data.labels.text import letters
+from melnet.data.texts import SILENCES
 from melnet.data.tracks import ABSENT, RANGE_PERCENT, FrameTracks, Vocabulary
 from melnet.errors import MelnetError
 from melnet.notes import Note, note_name, read_melody, read_midi
@@ -36,7 +37,6 @@ END_SECONDS = 0.3  # of silence after the last note
 VOICED_SHARE = 0.6  # of the frames of a voiced phoneme, at least: in PJS z has 0.63, and t, between vowels, 0.51
 MAX_GAIN_DB = 12.0  # by which a signal is made louder where a recording that it follows is
 DEFAULT_SECONDS = 0.1  # of a phoneme whose duration in the corpus is not known
-RESTS = ("pau", "sil", "sp", "SP")  # what silence is called among phonemes
 NOTE_READERS = {".mid": read_midi, ".midi": read_midi, ".txt": read_melody}
 """by suffix in lower case; any other file is a recording to follow"""
 
@@ -175,7 +175,7 @@ def sung_labels(notes: Sequence[Note], vocabulary: Vocabulary) -> list[Label]:
         borders = np.cumsum([begin, *onset, end - sum(coda) - syllable.first.start, *coda]).tolist()
         named = zip(pairwise(borders), [*syllable.onset, syllable.held, *syllable.coda], strict=True)
         labels += [Label(start, stop, name) for (start, stop), name in named if stop > start]
-    return _with_silence(labels, next((name for name in RESTS if name in vocabulary.names), None))
+    return _with_silence(labels, next((name for name in SILENCES if name in vocabulary.names), None))
 
 
 def _fitting(phonemes: Sequence[str], room: float, typical: dict[str, float]) -> list[float]:

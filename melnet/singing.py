@@ -219,7 +219,7 @@ class Model:
         """
         normalisation = self.config.normalisation
         scores = [] if score is None else self._scores(score)
-        symbols = None if text is None else self._symbols(text, count)
+        symbols = None if text is None else self.symbols(text, count)
         if symbols is not None and prime is not None:
             raise ValueError("a text begins with a sample, which cannot continue a prime then")
         if frames is None:
@@ -274,7 +274,7 @@ class Model:
 
     def text_frames(self, text: Text) -> int:
         """Frames of a spectrogram in which a text is almost always sung; see :meth:`sample` for the errors."""
-        symbols, alphabet = self._symbols(text, 1 if isinstance(text, str) else len(text)), self.config.alphabet
+        symbols, alphabet = self.symbols(text, 1 if isinstance(text, str) else len(text)), self.config.alphabet
         assert alphabet
         return self.frames(TEXT_MARGIN * symbols.shape[1] / alphabet.symbols_per_second)
 
@@ -293,7 +293,7 @@ class Model:
         """
         tiers, (count, frames) = len(self.tiers), log_mels.shape[:2]
         x = self.config.normalisation.normalise(log_mels[:, : frames - frames % divisors(tiers)[0]])
-        index, symbols = TierIndex(1, tiers), self._symbols(text, count)
+        index, symbols = TierIndex(1, tiers), self.symbols(text, count)
         inputs, _ = inputs_and_target(x, self.singer_ids(singer, count), index, None, symbols)
         weights = ops.convert_to_numpy(self._alignment(self.tiers[0].unknown(count) | inputs))
         return np.repeat(weights, frame_rows(*index).step, axis=1)
@@ -304,7 +304,7 @@ class Model:
         Parameters are those of :meth:`alignment`.
         """
         read = np.argmax(self.alignment(log_mels, text, singer=singer), axis=-1)
-        last = np.count_nonzero(self._symbols(text, len(log_mels)), axis=1) - 1
+        last = np.count_nonzero(self.symbols(text, len(log_mels)), axis=1) - 1
         # After the last frame that is read otherwise, since a belief can be given up again.
         before = read.shape[1] - np.argmax(read[:, ::-1] != last[:, None], axis=1)
         frames = before + round(READ_SECONDS / self.config.mel.seconds_per_frame)
@@ -478,7 +478,11 @@ class Model:
             score = self.read_score(score)
         return [score] if isinstance(score, Score) else score
 
-    def _symbols(self, text: Text, count: int) -> np.ndarray:
+    def symbols(self, text: Text, count: int) -> np.ndarray:
+        """Indices of the symbols of a text, or of texts in turn, for so many samples: int32 (count, symbols).
+
+        See :class:`melnet.data.texts.Alphabet`; :meth:`sample` has the errors.
+        """
         if self.config.alphabet is None:
             raise TextsError("the model was trained without texts, and takes none")
         return self.config.alphabet.batch([text] if isinstance(text, str) else text, count)

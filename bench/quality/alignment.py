@@ -26,7 +26,7 @@ from melnet.data.dataset import TrainingWindows, read_stretches
 from melnet.data.frame_conditions import frame_seconds
 from melnet.data.labels.htk import read_htk
 from melnet.data.shards import Shards
-from melnet.data.texts import utterances
+from melnet.data.texts import padded, utterances
 from melnet.model.multiscale import frame_rows, target_and_context
 from melnet.model.tier import Tier
 from melnet.saved import ModelConfig, TierConfig, build_tier, load_config, read_texts
@@ -103,7 +103,7 @@ def boundary_errors(
             first = frame - stretch.start_frame
             x = config.normalisation.normalise(stretch.log_mel[first : first + frames])
             x, _ = target_and_context(x, *config.tier_index("tier-1"))
-            inputs = {"x": x[None], "text": np.pad(text, (0, symbols - len(text)))[None]}
+            inputs = {"x": x[None], "text": padded([text], symbols)}
             weights = ops.convert_to_numpy(align(inputs))[0]
             position = np.append(weights @ np.arange(symbols), np.inf)
             true = (begins[begins >= frame] - frame) / step

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import PlainSerializer, PlainValidator, TypeAdapter
 
 from melnet.data.shards import Shards
-from melnet.data.texts import Texts
+from melnet.data.texts import Texts, padded
 from melnet.data.tracks import FrameTracks, Tracks
 from melnet.errors import MelnetError
 
@@ -383,7 +383,7 @@ class TrainingWindows:
             for drawn in rng.integers(len(held.utterances), size=(count, batch_size)):
                 chosen = [held.utterances[i] for i in drawn]
                 first, stretch = np.array([(item.first, item.stretch) for item in chosen]).T
-                text = np.stack([np.pad(item.text, (0, self.symbols - len(item.text))) for item in chosen])
+                text = padded([item.text for item in chosen], self.symbols)
                 yield self._batch(held, normalisation, first, stretch)._replace(text=text)
             return
         starts = np.maximum(held.lengths - self.frames + 1, 0)  # window starts of each stretch

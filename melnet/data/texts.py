@@ -22,8 +22,10 @@ from melnet.errors import MelnetError
 
 FILE = "texts.parquet"
 METADATA_KEY = b"melnet"
-RESTS = ("pau", "sil", "sp", "SP", "br", "ap", "AP")
-"""what silence and breath are called among phonemes"""
+SILENCES = ("pau", "sil", "sp", "SP")
+"""names of silence among phonemes"""
+RESTS = (*SILENCES, "br", "ap", "AP")
+"""names of silence and breath among phonemes"""
 GAP_SECONDS = 0.2  # a stretch of so long without a label is a silence
 SCHEMA = pa.schema([("recording", pa.string()), ("frame", pa.int32()), ("text", pa.list_(pa.int32()))])
 
@@ -33,7 +35,7 @@ class TextsError(MelnetError):
 
 
 class Utterance(NamedTuple):
-    """What is said or sung without a silence inside."""
+    """Words that are said or sung without a silence inside."""
 
     frame: int
     """of the recording's spectrogram, at which it begins, with the silence before it"""
@@ -102,8 +104,16 @@ class Alphabet:
         [[1, 2], [1, 0], [1, 2]]
         """
         found = [self.indices(text) for text in texts]
-        longest = max(len(text) for text in found)
-        return np.stack([np.pad(text, (0, longest - len(text))) for text in found])[np.arange(count) % len(found)]
+        return padded(found, max(len(text) for text in found))[np.arange(count) % len(found)]
+
+
+def padded(texts: Sequence[np.ndarray], symbols: int) -> np.ndarray:
+    """Texts as one array (texts, symbols), each followed by zeros.
+
+    >>> padded([np.array([3, 1]), np.array([2])], symbols=2).tolist()
+    [[3, 1], [2, 0]]
+    """
+    return np.stack([np.pad(text, (0, symbols - len(text))) for text in texts])
 
 
 @dataclass(frozen=True)

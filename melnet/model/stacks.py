@@ -182,3 +182,8 @@ class FeatureExtractionLayer(keras.layers.Layer):
         over_time = ops.concatenate([forth, back], axis=-1)
         over_frequency = ops.concatenate([up, down], axis=-1)
         return by_time + self.project_time(over_time) + swap_axes(self.project_frequency(over_frequency))
+
+
+def shift_frames(x: Tensor) -> Tensor:
+    """Move each frame of x (frames, bands, batch) one frame later, after a frame of zeros."""
+    return ops.pad(x[:-1], ((1, 0), (0, 0), (0, 0)))

@@ -23,7 +23,7 @@ from keras import ops
 from melnet.backend import Tensor
 from melnet.model.precision import Dense, float32
 from melnet.model.recurrent import State
-from melnet.model.stacks import Cell, run_all
+from melnet.model.stacks import Cell, run_all, shift_frames
 
 PADDING = 0
 """index of what follows the last symbol of a text; symbols are counted from 1"""
@@ -100,7 +100,7 @@ def backward(density: Tensor, stay: Tensor, leave: Tensor) -> Tensor:
 
 
 def _next(values: Tensor) -> Tensor:
-    """What the symbol after each has, along the axis before the last."""
+    """Move the values of each symbol to the symbol before it, along the axis before the last."""
     padding = [(0, 0)] * (len(values.shape) - 2) + [(0, 1), (0, 0)]
     return ops.pad(values[..., 1:, :], padding, constant_values=IMPOSSIBLE)
 
@@ -267,7 +267,7 @@ class TextReader(keras.layers.Layer):
         They are those of the densities that are used here, to the power of ``evidence`` (batch,), 1 or less.
         """
         frames, length = ops.transpose(x, (1, 2, 0)), lengths(text)
-        hidden = self.rnn(self._frames(ops.pad(frames[:-1], ((1, 0), (0, 0), (0, 0)))))
+        hidden = self.rnn(self._frames(shift_frames(frames)))
         gaussians, leaving = self._of_pairs(hidden, self.encode(text))
         start = ops.transpose(self.initial(ops.shape(hidden)[1], text.shape[1]).log_weights)
         density = evidence * _log_density(frames, gaussians)

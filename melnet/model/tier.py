@@ -39,6 +39,7 @@ from melnet.model.stacks import (
     FrequencyDelayedLayer,
     TimeDelayedLayer,
     run_all,
+    shift_frames,
     swap_axes,
 )
 from melnet.model.text import PADDING, ReadingState, TextReader, lengths
@@ -283,7 +284,7 @@ class Tier(backend.Model):
         return sums
 
     def _told(self, condition: dict[str, Tensor], contexts: Tensor) -> dict[str, Tensor]:
-        """What is added to the inputs of the stacks, with the contexts of a text, (frames, batch, hidden)."""
+        """Add projections of the contexts of a text, (frames, batch, hidden), to what the stacks are told."""
         added = {stack: self.conditions[f"text_to_{stack}"](contexts) for stack in ("time", "frequency", "frame")}
         added |= {stack: ops.expand_dims(added[stack], 1) for stack in ("time", "frequency")}
         return condition | {stack: condition.get(stack, 0.0) + terms for stack, terms in added.items()}
@@ -371,7 +372,7 @@ class Tier(backend.Model):
     def _read(
         self, one_frame_back: Tensor, state: DecoderState, condition: dict[str, Tensor]
     ) -> tuple[dict[str, Tensor], list[ReadingState]]:
-        """What is added to the stacks with what is read of the text at the next frames, and the state after them."""
+        """Read on over the next frames; gives their condition with the contexts added, and the state after them."""
         if not self.reader:
             return condition, state.reading
         contexts, reading = self.reader.advance(one_frame_back, *_of_text(condition), state.reading[0])
@@ -432,11 +433,6 @@ class Tier(backend.Model):
         stored += ["melody", "phonemes", "lookahead", "text", "text_speed"]
         counts = {"layers": len(self.time_delayed), "feature_layers": len(self.features)}
         return {**super().get_config(), **counts, **{name: getattr(self, name) for name in stored}}
-
-
-def shift_frames(x: Tensor) -> Tensor:
-    """Each frame of x (frames, bands, batch) one frame later, after a frame of zeros."""
-    return ops.pad(x[:-1], ((1, 0), (0, 0), (0, 0)))
 
 
 def _of_text(condition: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

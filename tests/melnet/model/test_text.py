@@ -38,7 +38,7 @@ def hidden_markov_model(rng, frames=FRAMES, symbols=4):
 
 
 def log_likelihood_of_all_alignments(density, stay, leave, frames):
-    """Of the first frames of one item, by enumeration of the frames before which the symbol changes."""
+    """Enumerate the frames before which the symbol changes, and sum over the first frames of one item."""
     found = []
     for moves in itertools.product([0, 1], repeat=frames):
         at = np.cumsum(moves)
