@@ -1,11 +1,13 @@
-"""Trials: other settings of the model and its training, at equal time.
+"""Trials: other settings of the model and its training, at equal time or in equally many steps.
 
-    python -m bench.quality.trials --corpus FOLDER [--minutes 3] [--seeds 1 2 3] [--only NAME ...] [--work FOLDER]
+    python -m bench.quality.trials --corpus FOLDER [--minutes 3 | --epochs N] [--seeds 1 2 3] [--only NAME ...]
+        [--name NAME] [--work FOLDER]
 
-First times a step of each trial. Then trains each trial, seed after seed, for as many epochs as fit into the minutes;
-the learning rate is halved three times in each. Whole recordings are held out. Each figure is written as soon as it is
-there, to bench/quality/trials-CORPUS.json, and a training that is done is not done again. Prints the table: nats per
-element of the test split, and how well samples are told apart from recordings (docs/formats.md).
+With --minutes, first times a step of each trial. Then trains each trial, seed after seed, for as many epochs of
+100 steps as fit into the minutes, or for --epochs; the learning rate is halved three times in each. Whole recordings
+are held out. Each figure is written as soon as it is there, to bench/quality/trials-NAME.json, and a training that is
+done is not done again. Prints the table: nats per element of the validation and of the test split, and how well samples
+are told apart from recordings (docs/formats.md).
 """
 
 import argparse
@@ -39,8 +41,11 @@ TRIALS: dict[str, Changes] = {
     "averages over 1,000 steps": {"train": {"ema_decay": 0.999}},
     "rate 1.4e-3": {"train": {"learning_rate": 1.4e-3}},
 }
+for _frames in (0, 4, 8, 16, 32):
+    TRIALS[f"lookahead {_frames}"] = {"model": {"condition_on": ["melody", "phonemes"], "lookahead": _frames}}
 STEPS_PER_EPOCH = 100
 ROWS = {
+    "val_loss": ("nats per element, validation split", 3),
     "nll": ("nats per element, test split", 3),
     "told_apart.windows.mean": ("told apart, windows", 2),
     "told_apart.patches.mean": ("told apart, patches", 2),
@@ -51,24 +56,26 @@ ROWS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, required=True, help="folder of recordings")
-    parser.add_argument("--minutes", type=float, default=3.0, help="of each training")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--minutes", type=float, default=3.0, help="of each training")
+    length.add_argument("--epochs", type=int, help="of each training, of 100 steps")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--only", nargs="+", choices=TRIALS, default=list(TRIALS), metavar="NAME", help="trials to run")
+    parser.add_argument("--name", help="of the results; the corpus' name if left out")
     parser.add_argument(
         "--work", type=Path, default=Path("trials"), help="folder in which the models are made and stay"
     )
     arguments = parser.parse_args()
-    results = ROOT / f"bench/quality/trials-{arguments.corpus.name}.json"
-    shared = Workspace(arguments.work / "data", "params.yaml", changes(arguments.corpus, {}, seed=1))
+    results = ROOT / f"bench/quality/trials-{arguments.name or arguments.corpus.name}.json"
+    shared = Workspace(arguments.work / "data", "params.yaml", changes(arguments.corpus, TRIALS[arguments.only[0]], 1))
     shared.prepare()
-    seconds = {name: step_seconds(arguments, name) for name in arguments.only}
+    epochs = {name: arguments.epochs or epochs_in(arguments, name) for name in arguments.only}
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in arguments.only}
     for seed in arguments.seeds:
         for name in arguments.only:
-            steps = 60 * arguments.minutes / seconds[name]
-            runs[name].append(run(arguments, name, seed, epochs=max(4, round(steps / STEPS_PER_EPOCH))))
+            runs[name].append(run(arguments, name, seed, epochs[name]))
             content = {
-                "minutes": arguments.minutes,
+                "minutes": None if arguments.epochs else arguments.minutes,
                 "trials": {trial: {"seeds": len(done), **summary(done)} for trial, done in runs.items() if done},
             }
             results.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -105,15 +112,16 @@ def workspace(arguments: argparse.Namespace, name: str, seed: int, epochs: int, 
     return made
 
 
-def step_seconds(arguments: argparse.Namespace, name: str) -> float:
-    """Seconds of a step, in the second epoch of a training."""
+def epochs_in(arguments: argparse.Namespace, name: str) -> int:
+    """As many epochs as fit into the minutes, by the time of a step in the second epoch of a training; at least 4."""
     folder = workspace(arguments, name, seed=1, epochs=2, folder="timing").folder
     log = folder / "train.log"
     if not log.exists():
         command = [sys.executable, "-m", "stages.train", "tier-1"]
         done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, check=True, capture_output=True, text=True)
         log.write_text(done.stdout, encoding="utf-8")
-    return float(re.findall(r"([\d.]+) s per step", log.read_text(encoding="utf-8"))[-1])
+    seconds = float(re.findall(r"([\d.]+) s per step", log.read_text(encoding="utf-8"))[-1])
+    return max(4, round(60 * arguments.minutes / seconds / STEPS_PER_EPOCH))
 
 
 def run(arguments: argparse.Namespace, name: str, seed: int, epochs: int) -> dict[str, float]:
@@ -122,7 +130,7 @@ def run(arguments: argparse.Namespace, name: str, seed: int, epochs: int) -> dic
     made.run("train", "tier-1", made="metrics/train/tier-1.json")
     made.run("evaluate", made="metrics/evaluate.json")
     made.run("generate", made="metrics/generate.json")
-    metrics = flat(made.metrics("evaluate") | made.metrics("generate"))
+    metrics = flat(made.metrics("train/tier-1") | made.metrics("evaluate") | made.metrics("generate"))
     return {key: float(value) for key, value in metrics.items() if key in ROWS} | {"steps": epochs * STEPS_PER_EPOCH}
 
 
