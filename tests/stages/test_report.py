@@ -577,7 +577,7 @@ def test_the_card_says_what_the_model_is_told(run):
 def test_the_card_of_a_model_that_is_told_says_how_to_use_it(asked):
     report(asked)
     card = Path("models/README.md").read_text()
-    assert "It is told melody and phonemes of each frame and of 8 frames ahead; it also sings freely." in card
+    assert "It is told melody and phonemes of each frame and of 4 frames ahead; it also sings freely." in card
     low, high = re.search(r"sung between (\d+) and (\d+) Hz", card).groups()
     assert (float(low), float(high)) == (pytest.approx(200, abs=3), pytest.approx(400, abs=3))
     assert "Its phonemes: `a`, `<br>`, `unusually long`." in card
