@@ -6,8 +6,9 @@
 With --minutes, first times a step of each trial. Then trains each trial, seed after seed, for as many epochs of
 100 steps as fit into the minutes, or for --epochs; the learning rate is halved three times in each. Whole recordings
 are held out. Each figure is written as soon as it is there, to bench/quality/trials-NAME.json, and a training that is
-done is not done again. Prints the table: nats per element of the validation and of the test split, and how well samples
-are told apart from recordings (docs/formats.md).
+done is not done again. Without --only all trials are run but those of the look-ahead, which need a corpus with label
+files. Prints the table: nats per element of the validation and of the test split, and how well samples are told apart
+from recordings (docs/formats.md).
 """
 
 import argparse
@@ -41,8 +42,12 @@ TRIALS: dict[str, Changes] = {
     "averages over 1,000 steps": {"train": {"ema_decay": 0.999}},
     "rate 1.4e-3": {"train": {"learning_rate": 1.4e-3}},
 }
-for _frames in (0, 4, 8, 16, 32):
-    TRIALS[f"lookahead {_frames}"] = {"model": {"condition_on": ["melody", "phonemes"], "lookahead": _frames}}
+TOLD = {"condition_on": ["melody", "phonemes"]}
+LOOKAHEADS: dict[str, Changes] = {
+    f"lookahead {frames}": {"model": TOLD | {"lookahead": frames}} for frames in (0, 4, 8, 16, 32)
+}
+"""trials that need a corpus with label files, and are run only if they are named"""
+ALL = TRIALS | LOOKAHEADS
 STEPS_PER_EPOCH = 100
 ROWS = {
     "val_loss": ("nats per element, validation split", 3),
@@ -60,14 +65,15 @@ def main() -> None:
     length.add_argument("--minutes", type=float, default=3.0, help="of each training")
     length.add_argument("--epochs", type=int, help="of each training, of 100 steps")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--only", nargs="+", choices=TRIALS, default=list(TRIALS), metavar="NAME", help="trials to run")
+    parser.add_argument("--only", nargs="+", choices=ALL, default=list(TRIALS), metavar="NAME", help="trials to run")
     parser.add_argument("--name", help="of the results; the corpus' name if left out")
     parser.add_argument(
         "--work", type=Path, default=Path("trials"), help="folder in which the models are made and stay"
     )
     arguments = parser.parse_args()
     results = ROOT / f"bench/quality/trials-{arguments.name or arguments.corpus.name}.json"
-    shared = Workspace(arguments.work / "data", "params.yaml", changes(arguments.corpus, TRIALS[arguments.only[0]], 1))
+    told: Changes = {"model": TOLD} if LOOKAHEADS.keys() & set(arguments.only) else {}
+    shared = Workspace(arguments.work / "data", "params.yaml", changes(arguments.corpus, told, seed=1))
     shared.prepare()
     epochs = {name: arguments.epochs or epochs_in(arguments, name) for name in arguments.only}
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in arguments.only}
@@ -105,7 +111,7 @@ def changes(corpus: Path, trial: Changes, seed: int, epochs: int = 1) -> Changes
 def workspace(arguments: argparse.Namespace, name: str, seed: int, epochs: int, folder: str) -> Workspace:
     """A folder for one training, on the shards that all trials share."""
     path = arguments.work / name.replace(" ", "-") / folder
-    made = Workspace(path, "params.yaml", changes(arguments.corpus, TRIALS[name], seed, epochs))
+    made = Workspace(path, "params.yaml", changes(arguments.corpus, ALL[name], seed, epochs))
     if not (path / "data").exists():
         (path / "data").symlink_to((arguments.work / "data/data").absolute())
     made.run("model", made="models/melnet.json")
@@ -131,7 +137,8 @@ def run(arguments: argparse.Namespace, name: str, seed: int, epochs: int) -> dic
     made.run("evaluate", made="metrics/evaluate.json")
     made.run("generate", made="metrics/generate.json")
     metrics = flat(made.metrics("train/tier-1") | made.metrics("evaluate") | made.metrics("generate"))
-    return {key: float(value) for key, value in metrics.items() if key in ROWS} | {"steps": epochs * STEPS_PER_EPOCH}
+    steps = metrics["epochs"] * STEPS_PER_EPOCH  # of the training that is there, which may be one of an earlier call
+    return {key: float(value) for key, value in metrics.items() if key in ROWS} | {"steps": steps}
 
 
 if __name__ == "__main__":
